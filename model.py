@@ -1,0 +1,125 @@
+"""The values that cross rooms. No behaviour, no I/O; everything here can be written as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a source is asked to scrape."""
+
+    #: Row id; never reused.
+    id: int
+    #: Name of the adapter.
+    source: str
+    #: Normalised account name, or the normalised URL of a feed.
+    handle: str
+    #: Address to fetch, where there is one.
+    url: str
+    #: Most posts wanted by whoever asked (count); None: the source's own window.
+    range: int | None = None
+    #: What the source handed back last time (validators, cursors).
+    remember: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """One item found by a source."""
+
+    #: The source's own identity of the item; unique within a target.
+    native_id: str
+    #: Where a person can read it.
+    url: str = ""
+    title: str = ""
+    #: Plain text.
+    text: str = ""
+    #: Markup as it was found; not sanitised.
+    html: str = ""
+    author: str = ""
+    #: Aware UTC, or None where the source does not say.
+    published_at: datetime | None = None
+    kind: str = "post"
+    #: Addresses of attached media.
+    media: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Who the target is."""
+
+    display_name: str = ""
+    #: The address the target is to be scraped at from now on (a feed found on a page).
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remember:
+    """What to hand back to the source next time; stored only when the posts are."""
+
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchLimits:
+    """What a worker's HTTP session is bound by."""
+
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 30.0
+    #: Per response, after decompression (bytes).
+    body_limit_bytes: int = 10 * 1024 * 1024
+    max_redirects: int = 10
+    max_posts: int = 5000
+    allow_private_networks: bool = False
+    user_agent: str = "gleand"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the pool sends to a worker: one run of one target."""
+
+    run_id: int
+    token: int
+    target: Target
+    #: From the hand-over to the deadline (seconds).
+    timeout_s: float
+    #: Longest time without progress (seconds).
+    stall_timeout_s: float
+    limits: FetchLimits
+    #: `module:function` of a user's own scraper, and the directory it is found in.
+    scraper: str | None = None
+    scraper_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended, as the worker told it."""
+
+    ok: bool
+    #: One sentence for a person; None when ok.
+    error: str | None = None
+    posts: tuple[Post, ...] = ()
+    remember: Mapping[str, str] | None = None
+    profile: Profile | None = None
+    #: More was found than `max_posts_per_run`.
+    truncated: bool = False
+    #: The host asked to be left alone for this long (seconds).
+    retry_after_s: float | None = None
+
+
+def json_ready(value: Any) -> Any:  # Any: the shape of JSON has no closed type
+    """Turn a value made of model classes into plain JSON types."""
+    from dataclasses import fields, is_dataclass
+
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: json_ready(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(k): json_ready(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_ready(v) for v in value]
+    return value

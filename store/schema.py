@@ -1,0 +1,245 @@
+"""Tables. A change here comes with a numbered migration."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Dialect,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware UTC datetime, stored as seconds since 1970 so that it compares and indexes the same everywhere."""
+
+    impl = Float
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> float | None:
+        """To the database."""
+        return None if value is None else value.timestamp()
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> datetime | None:  # Any: the driver's type
+        """From the database."""
+        return None if value is None else datetime.fromtimestamp(float(value), UTC)
+
+
+metadata = MetaData()
+_STATES = "('IDLE', 'RUNNING', 'COMPLETED', 'FAILED', 'TIMEOUT')"
+
+targets = Table(
+    "targets",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("source", String(64), nullable=False),
+    Column("handle", String(2048), nullable=False),
+    Column("url", String(2048), nullable=False),
+    Column("host", String(300), nullable=False),
+    Column("display_name", String(300)),
+    Column("schedule", String(200), nullable=False),
+    Column("timeout_s", Float),
+    Column("range", Integer),
+    Column("state", String(16), nullable=False, server_default="IDLE"),
+    Column("token", Integer, nullable=False, server_default="0"),
+    Column("run_id", Integer),
+    Column("boot_id", Integer),
+    Column("requested_at", UtcTime),
+    #: 0: asked for by itself, 1: by a refresh-all.
+    Column("request_rank", Integer, nullable=False, server_default="0"),
+    Column("due_at", UtcTime),
+    Column("paused_until", UtcTime),
+    Column("started_at", UtcTime),
+    Column("deadline_at", UtcTime),
+    Column("last_heartbeat", UtcTime),
+    Column("last_progress_at", UtcTime),
+    Column("progress", String(300)),
+    Column("error", Text),
+    Column("reason", Text),
+    #: Whether a client asked for the run in progress (a scheduled one may be joined).
+    Column("asked", Boolean, nullable=False, server_default=text("0")),
+    #: Failures in a row.
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    #: Interruptions in a row.
+    Column("interrupted", Integer, nullable=False, server_default="0"),
+    Column("remember", JSON),
+    Column("added_at", UtcTime, nullable=False),
+    Column("last_scraped", UtcTime),
+    Column("post_count", Integer, nullable=False, server_default="0"),
+    UniqueConstraint("source", "handle"),
+    CheckConstraint(f"state IN {_STATES}", name="targets_state"),
+    sqlite_autoincrement=True,
+)
+Index(
+    "targets_due",
+    targets.c.due_at,
+    sqlite_where=text("state <> 'RUNNING'"),
+    postgresql_where=text("state <> 'RUNNING'"),
+)
+Index(
+    "targets_requested",
+    targets.c.request_rank,
+    targets.c.requested_at,
+    sqlite_where=text("requested_at IS NOT NULL"),
+    postgresql_where=text("requested_at IS NOT NULL"),
+)
+Index(
+    "targets_running",
+    targets.c.state,
+    sqlite_where=text("state = 'RUNNING'"),
+    postgresql_where=text("state = 'RUNNING'"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("target_id", Integer, nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("boot_id", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("deadline_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("duration_s", Float),
+    Column("error", Text),
+    Column("reason", Text),
+    Column("posts_seen", Integer, nullable=False, server_default="0"),
+    Column("posts_new", Integer, nullable=False, server_default="0"),
+    Column("posts_edited", Integer, nullable=False, server_default="0"),
+    Column("truncated", Boolean, nullable=False, server_default=text("0")),
+    UniqueConstraint("target_id", "token"),
+    CheckConstraint(f"state IN {_STATES}", name="runs_state"),
+    sqlite_autoincrement=True,
+)
+Index("runs_ended", runs.c.ended_at)
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String(16), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    Column("error", Text),
+    CheckConstraint(f"state IN {_STATES}", name="sweeps_state"),
+    sqlite_autoincrement=True,
+)
+Index(
+    "sweeps_one_refresh",
+    sweeps.c.kind,
+    unique=True,
+    sqlite_where=text("active AND kind = 'refresh'"),
+    postgresql_where=text("active AND kind = 'refresh'"),
+)
+Index("sweeps_active", sweeps.c.active, sqlite_where=text("active"), postgresql_where=text("active"))
+
+sweep_members = Table(
+    "sweep_members",
+    metadata,
+    Column("sweep_id", Integer, primary_key=True),
+    Column("target_id", Integer, primary_key=True),
+    Column("outcome", String(16)),
+    Column("error", Text),
+)
+Index(
+    "sweep_members_open",
+    sweep_members.c.target_id,
+    sqlite_where=text("outcome IS NULL"),
+    postgresql_where=text("outcome IS NULL"),
+)
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("target_id", Integer, nullable=False),
+    Column("label", String(2200), nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("trigger", String(16), nullable=False),
+    Column("from_state", String(16), nullable=False),
+    Column("to_state", String(16)),
+    Column("refused_by", String(32)),
+    Column("actor", String(64), nullable=False),
+    Column("reason", Text),
+    Column("forced", Boolean, nullable=False, server_default=text("0")),
+    Column("run_id", Integer),
+    Column("token", Integer),
+    #: How many times the same refusal came within its minute.
+    Column("times", Integer, nullable=False, server_default="1"),
+    sqlite_autoincrement=True,
+)
+Index("journal_target", journal.c.target_id, journal.c.id)
+Index("journal_at", journal.c.at)
+
+posts = Table(
+    "posts",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("target_id", Integer, nullable=False),
+    Column("native_id", String(2048), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("html", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("published_at", UtcTime),
+    Column("kind", String(16), nullable=False),
+    Column("media", JSON, nullable=False),
+    Column("content_hash", String(64), nullable=False),
+    Column("version", Integer, nullable=False, server_default="1"),
+    Column("first_seen_at", UtcTime, nullable=False),
+    Column("last_seen_at", UtcTime, nullable=False),
+    UniqueConstraint("target_id", "native_id"),
+    sqlite_autoincrement=True,
+)
+Index("posts_seen", posts.c.first_seen_at)
+
+post_versions = Table(
+    "post_versions",
+    metadata,
+    Column("post_id", Integer, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("html", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("replaced_at", UtcTime, nullable=False),
+)
+
+hosts = Table(
+    "hosts",
+    metadata,
+    Column("host", String(300), primary_key=True),
+    Column("next_allowed_at", UtcTime, nullable=False),
+    Column("reason", String(200), nullable=False),
+)
+Index("hosts_blocked", hosts.c.next_allowed_at)
+
+boots = Table(
+    "boots",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("started_at", UtcTime, nullable=False),
+    Column("ended_at", UtcTime),
+    sqlite_autoincrement=True,
+)
+
+#: One row: the last token given out in this database.
+tokens = Table("tokens", metadata, Column("id", Integer, primary_key=True), Column("last", Integer, nullable=False))
