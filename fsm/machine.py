@@ -43,7 +43,8 @@ class Step:
 
 def _condition(edge: Edge, guard: Guard) -> Any:  # Any: the library types its callbacks so
     def holds(event: EventData) -> bool:
-        passage: Passage = event.model
+        passage = event.model
+        assert isinstance(passage, Passage)
         name = guard.__name__
         if guard(passage.facts) or (passage.force and name in edge.waivable):
             return True
@@ -55,7 +56,8 @@ def _condition(edge: Edge, guard: Guard) -> Any:  # Any: the library types its c
 
 def _collect(event: EventData) -> None:
     """Collect effects; runs before the state changes, so a fault here leaves it as it was."""
-    passage: Passage = event.model
+    passage = event.model
+    assert isinstance(passage, Passage)
     trigger = Trigger(event.event.name)
     if trigger is Trigger.START:
         passage.effects.append("start_worker")

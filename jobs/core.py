@@ -153,6 +153,10 @@ class Core:
             tx.after(lambda: self.stop_worker(old))
         return step
 
+    def forget(self, token: int) -> None:
+        """Effect: the run is over."""
+        self.live.pop(token, None)
+
     def stop_worker(self, token: int) -> None:
         """Effect: the run's token is revoked; now its worker is stopped."""
         self.live.pop(token, None)

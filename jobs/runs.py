@@ -208,7 +208,7 @@ class Runs:
             cleared = ("started_at", "deadline_at", "last_heartbeat", "last_progress_at", "error", "reason")
             values |= dict.fromkeys(cleared)
         step = core.move(tx, row, trigger, facts, actor=actor, reason=reason or error, force=force, values=values)
-        run = {"state": step.dest.value, "ended_at": now, "error": error, "reason": reason}
+        run: dict[str, Any] = {"state": step.dest.value, "ended_at": now, "error": error, "reason": reason}
         if live is not None:
             run["duration_s"] = round(core.clock.monotonic() - live.started, 3)
         if outcome is not None and trigger is Trigger.COMPLETE:
@@ -218,7 +218,7 @@ class Runs:
             sweeps.member_done(core, tx, row.id, step.dest, error)
         self._host_waits(tx, row, outcome, now)
         token = row.token
-        tx.after(lambda: core.live.pop(token, None))
+        tx.after(lambda: core.forget(token))
         tx.after(
             lambda: log.info(
                 "run_ended target=%d run_id=%s state=%s error=%s", row.id, row.run_id, step.dest.value, error

@@ -163,7 +163,7 @@ class Service:
                 self._core.count(tx, None, "IDLE")
                 row = self._core.row(tx, target_id)
             elif not again:
-                return Refused("this target is tracked already", code_="exists", target_id=row.id)
+                return Refused("this target is tracked already", target_id=row.id)
             else:
                 changes: dict[str, Any] = {}
                 if schedule is not None:

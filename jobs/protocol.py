@@ -1,0 +1,94 @@
+"""Length-prefixed JSON between the daemon and a worker: never pickles, never more than MAX_FRAME_BYTES."""
+
+from __future__ import annotations
+
+import json
+import struct
+from datetime import datetime
+from typing import Any
+
+from model import FetchLimits, Order, Post, Profile, Target, json_ready
+
+#: Largest message (bytes).
+MAX_FRAME_BYTES = 1024 * 1024
+Message = dict[str, Any]  # Any: JSON values
+
+
+class ProtocolError(Exception):
+    """The peer sent what no worker of ours sends."""
+
+
+def encode(message: Message) -> bytes:
+    """One frame. Raises ProtocolError when it is too large."""
+    body = json.dumps(message, ensure_ascii=True, allow_nan=False).encode()
+    if len(body) > MAX_FRAME_BYTES:
+        raise ProtocolError(f"a message of {len(body)} bytes is too large")
+    return struct.pack(">I", len(body)) + body
+
+
+class Decoder:
+    """Takes bytes as they come, gives whole messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Raises ProtocolError on anything that is not a frame of ours."""
+        self._buffer += data
+        messages: list[Message] = []
+        while len(self._buffer) >= 4:
+            (size,) = struct.unpack_from(">I", self._buffer)
+            if size > MAX_FRAME_BYTES:
+                raise ProtocolError(f"a message of {size} bytes was announced")
+            if len(self._buffer) < 4 + size:
+                break
+            try:
+                message = json.loads(self._buffer[4 : 4 + size])
+            except (ValueError, RecursionError) as exc:
+                raise ProtocolError("a message is not JSON") from exc
+            if not isinstance(message, dict):
+                raise ProtocolError("a message is not an object")
+            del self._buffer[: 4 + size]
+            messages.append(message)
+        return messages
+
+
+def order_to_dict(order: Order) -> Message:
+    """For the wire."""
+    message: Message = json_ready(order)
+    return message
+
+
+def order_from_dict(data: Message) -> Order:
+    """From the wire."""
+    rest = {k: v for k, v in data.items() if k not in ("t", "target", "limits")}
+    return Order(target=Target(**data["target"]), limits=FetchLimits(**data["limits"]), **rest)
+
+
+def post_to_dict(post: Post) -> Message:
+    """For the wire."""
+    message: Message = json_ready(post)
+    return message
+
+
+def post_from_dict(data: Message) -> Post:
+    """From the wire; types are checked, since a worker runs other people's code. Raises ProtocolError."""
+    try:
+        texts = {n: data[n] for n in ("native_id", "url", "title", "text", "html", "author", "kind")}
+        if not all(isinstance(v, str) for v in texts.values()) or not all(isinstance(m, str) for m in data["media"]):
+            raise ProtocolError("a post has a field of the wrong type")
+        at = None if data["published_at"] is None else datetime.fromisoformat(data["published_at"])
+        if at is not None and at.tzinfo is None:
+            raise ProtocolError("a post has a time without an offset")
+        texts["kind"] = texts["kind"][:16]
+        texts["native_id"] = texts["native_id"][:2048]
+        return Post(published_at=at, media=tuple(data["media"]), **texts)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise ProtocolError("a post is malformed") from exc
+
+
+def profile_from_dict(data: Any) -> Profile | None:  # Any: whatever a worker sent
+    """From the wire."""
+    if not isinstance(data, dict):
+        return None
+    return Profile(display_name=str(data.get("display_name") or ""), url=str(data.get("url") or ""))
