@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,65 +27,41 @@ class Daemon:
     """Everything, built in the order it starts and stopped in reverse."""
 
     def __init__(self, settings: Any) -> None:  # Any: config.Settings, imported late
-        from jobs.pool import Pool
-
+        from api import create_app
         from clock import SystemClock
         from jobs.core import Core
         from jobs.housekeeping import tidy
+        from jobs.pool import Pool
         from jobs.scheduler import Clockwork
         from jobs.scrape import ClaimRound
         from jobs.service import Service
-        from jobs.timeout_check import check_once
+        from server import HttpServer
         from store.engine import open_engine
         from store.writer import Writer
 
         self.settings = settings
         self.engine = open_engine(settings.db_url)
-        self._publish: Callable[[], None] = lambda: None
-        self.writer = Writer(self.engine, on_commit=lambda: self._publish())
+        self.writer = Writer(self.engine, on_commit=lambda: self.core.board.publish())
         self.core = Core(engine=self.engine, writer=self.writer, clock=SystemClock(), settings=settings)
         self.service = Service(self.core)
-        self._publish = self.service.publish
-        runs = self.service.runs
         self.pool = Pool(
             workers=settings.workers,
             stop_grace_s=settings.stop_grace_s,
             max_scrapes=settings.worker_max_scrapes,
-            memory_bytes=settings.worker_memory_bytes,
+            memory_bytes=int(settings.worker_memory_bytes),
             clock=self.core.clock,
-            listener=runs,
+            listener=self.service.runs,
         )
         self.core.pool = self.pool
-        self.claims = ClaimRound(runs.claim, runs.drain_backlog)
-        runs.kick = self.claims.kick
+        self.claims = ClaimRound(self.service.round)
+        self.service.runs.kick = self.claims.kick
         self.clockwork = Clockwork(
             scrape=self.claims.kick,
-            timeout_check=lambda: check_once(runs),
+            timeout_check=self.service.timeout_check.once,
             housekeeping=lambda: tidy(self.core),
             check_interval_s=settings.check_interval_s,
         )
-        self.http: Any = None  # Any: server.HttpServer, built once the store stands
-
-    def start(self) -> None:
-        """Start everything; the port opens last, after recovery."""
-        from api import create_app
-        from server import HttpServer
-
-        from store.engine import migrate
-
-        migrate(self.engine)
-        self.writer.start()
-        self._boot()
-        self.pool.start()
-        recovered = self.service.runs.recover()
-        if recovered:
-            log.warning("runs_recovered count=%d", recovered)
-        self.core.dirty = True
-        self.service.publish()
-        self.claims.start()
-        self.clockwork.start()
-        self.http = HttpServer(create_app(self.service, self.settings), self.service, self.settings)
-        self.http.start()
+        self.http = HttpServer(create_app(self.service, settings), self.service, settings)
         self.service.ticks.update(
             writer=self.writer.tick_age,
             pool=self.pool.tick_age,
@@ -94,53 +69,71 @@ class Daemon:
             scheduler=self.clockwork.tick_age,
             http=self.http.tick_age,
         )
+
+    def start(self) -> None:
+        """Start everything; the port opens last, after recovery, unless the store refuses: then it answers 503.
+
+        Raises:
+            OSError: The port cannot be listened on.
+            GleandError: The database cannot be used, and trying again would not help.
+        """
+        from errors import StoreUnavailable
+
+        self.writer.start()
+        self.pool.start()
+        try:
+            self._open_store()
+        except StoreUnavailable as exc:
+            log.error("store_not_ready error=%s", exc)
+        self.claims.start()
+        self.clockwork.start()
+        self.http.start()
         log.info("daemon_ready host=%s port=%s", self.settings.host, self.http.port)
 
-    def _boot(self) -> None:
-        from sqlalchemy import func, insert, select
+    def _open_store(self) -> None:
+        """Bring the database to the current schema and recover. Raises StoreUnavailable: call again."""
+        from store.engine import migrate
 
-        from store import schema as s
-        from store.writer import Tx
-
-        def op(tx: Tx) -> int:
-            stmt = insert(s.boots).values(started_at=self.core.clock.now()).returning(s.boots.c.id)
-            for state, count in tx.conn.execute(select(s.targets.c.state, func.count()).group_by(s.targets.c.state)):
-                self.core.counts[state] = count
-            return int(tx.conn.execute(stmt).scalar_one())
-
-        self.core.boot_id = self.writer.run(op)
+        migrate(self.engine)
+        recovered = self.service.boot()
+        log.info("store_ready boot=%d recovered=%d", self.core.boot_id, recovered)
 
     def stop(self) -> None:
-        """Stop claims, drain within bounds, end what still runs, close."""
+        """Stop claims, drain within bounds, end what still runs, close; any number of times, also half started."""
         from errors import StoreUnavailable
 
         self.core.draining = True
         self.clockwork.stop()
         self.claims.stop()
-        until = time.monotonic() + self.settings.drain_timeout_s
-        while self.pool.busy() and time.monotonic() < until:
-            time.sleep(0.05)
+        if not self.pool.wait_idle(self.settings.drain_timeout_s):
+            log.warning("drain_ended_early timeout_s=%g", self.settings.drain_timeout_s)
         try:
-            self.service.runs.drain_backlog()
-            self.service.runs.interrupt_all()
+            self.service.end_boot()
         except StoreUnavailable as exc:
             log.error("shutdown_not_stored error=%s", exc)  # the next start recovers it
         self.pool.stop(self.settings.stop_grace_s + 3.0)
-        if self.http is not None:
-            self.http.stop(3.0)
+        self.http.stop(3.0)
         self.writer.stop()
         self.engine.dispose()
 
-    def watch_clock(self, stop: threading.Event) -> None:
-        """The main loop: until told to stop, look once a second whether the wall clock jumped."""
+    def watch(self, stop: threading.Event) -> None:
+        """The main loop, once a second until told to stop: has the clock jumped, is the store to be tried again."""
+        from errors import StoreUnavailable
+
         last = time.time() - time.monotonic()
         while not stop.wait(1.0):
             now = time.time() - time.monotonic()
             if abs(now - last) > 2.0:
                 log.warning("clock_jumped seconds=%.1f", now - last)
                 self.clockwork.reschedule_now()
-                self.service.runs.clamp_due()
+                self.service.clamp_due()
+                self.claims.kick()
             last = now
+            if not self.core.ready:
+                try:
+                    self._open_store()
+                except StoreUnavailable as exc:
+                    log.warning("store_not_ready error=%s", exc)
 
 
 def run(settings: Any) -> int:  # Any: config.Settings, imported late
@@ -155,7 +148,9 @@ def run(settings: Any) -> int:  # Any: config.Settings, imported late
     )
     for name in [n for n in os.environ if n.startswith("GLEAND_")]:
         del os.environ[name]  # secrets do not reach a worker
+    sys.setswitchinterval(0.001)  # a thread that computes must not make the door wait
     os.umask(0o077)
+    _allow_many_connections()
     if settings.db_url.startswith("sqlite"):
         Path(settings.data_dir).mkdir(parents=True, exist_ok=True)
     stop = threading.Event()
@@ -175,7 +170,7 @@ def run(settings: Any) -> int:  # Any: config.Settings, imported late
     daemon = Daemon(settings)
     try:
         daemon.start()
-        daemon.watch_clock(stop)
+        daemon.watch(stop)
     except OSError as exc:
         print(f"gleand: cannot listen on {settings.host}:{settings.port}: {exc.strerror or exc}", file=sys.stderr)
         return EXIT_BUSY
@@ -186,7 +181,28 @@ def run(settings: Any) -> int:  # Any: config.Settings, imported late
         daemon.stop()
         if lock is not None:
             lock.close()
+    _leave(EXIT_OK)
     return EXIT_OK
+
+
+def _leave(code: int) -> None:
+    """End now when a thread is still at work: the interpreter would wait for it without a limit."""
+    alive = [t.name for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    if alive:
+        log.warning("threads_left names=%s", alive)
+        logging.shutdown()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _allow_many_connections() -> None:
+    """A thousand waiting clients do not fit into the usual soft limit of 1,024 descriptors."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(65_536, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def main() -> int:

@@ -71,6 +71,12 @@ class StoreUnavailable(GleandError):
     code = "store_unavailable"
 
 
+class StoreRejected(GleandError):
+    """The database took nothing of one operation, nor would it the next time: a fault of ours, or of the data."""
+
+    code = "internal"
+
+
 class ScrapeFailed(GleandError):
     """Raised by sources: this run cannot succeed, and the message says why."""
 

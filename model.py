@@ -101,6 +101,8 @@ class Outcome:
     ok: bool
     #: One sentence for a person; None when ok.
     error: str | None = None
+    #: The sentence is our own, without a word of a site's or of somebody else's scraper.
+    error_is_ours: bool = False
     posts: tuple[Post, ...] = ()
     remember: Mapping[str, str] | None = None
     profile: Profile | None = None

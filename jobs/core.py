@@ -1,28 +1,29 @@
 """What every verb stands on: the transaction in which fire() meets a conditional UPDATE, and the journal row.
 
-Lives here: moving one target, giving out tokens, refusals, runs in memory. Not here: who asks and why.
+Lives here: moving targets, refusals, runs in memory. Not here: who asks and why.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import Engine, Row, and_, insert, select, update
+from sqlalchemy import Engine, and_, update
 
 from clock import Clock
 from errors import GuardRejected, NotFound, Refused
 from fsm.guards import Facts
 from fsm.machine import Step, fire
 from fsm.states import State, Trigger
+from jobs.snapshot import Board
 from model import Order
+from store import queries
 from store import schema as s
+from store.queries import TargetRow, Values
 from store.writer import Tx, Writer
-
-TargetRow = Row[Any]  # Any: a row of `targets`
 
 
 class PoolLike(Protocol):
@@ -36,7 +37,6 @@ class PoolLike(Protocol):
     def worker_of(self, target_id: int) -> str: ...
     def holds(self, token: int) -> bool: ...
     def wait_gone(self, target_id: int, timeout_s: float) -> bool: ...
-    def busy(self) -> int: ...
     def tick_age(self) -> float: ...
 
 
@@ -51,8 +51,13 @@ class Live:
     progressed: float
     beat_at: datetime
     progress_at: datetime
+    deadline_at: datetime
+    #: Active sweeps that wait for it.
+    sweeps: set[int]
     text: str = "starting"
     phase: str = "starting"
+    #: It has ended, and the store has not taken that yet.
+    unsaved: bool = False
 
     def overdue(self, now: float) -> str | None:
         """`deadline`, `stalled` or None, by the monotonic clock."""
@@ -71,13 +76,20 @@ class Core:
     settings: Any  # Any: config.Settings; not imported, so that a test can pass its own
     boot_id: int = 0
     pool: PoolLike | None = None
+    #: False until the database is open and recovered.
+    ready: bool = False
     draining: bool = False
+    #: The drain is over: what still runs is interrupted.
+    ending: bool = False
     #: Runs by token.
     live: dict[int, Live] = field(default_factory=dict)
-    #: Targets per state; kept by deltas after each commit.
-    counts: dict[str, int] = field(default_factory=dict)
+    #: Targets that are being removed: nothing starts them.
+    removing: set[int] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    dirty: bool = True
+    board: Board = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.board = Board(self)
 
     def worker_of(self, target_id: int) -> str:
         """`none`, `running` or `stopping`."""
@@ -87,39 +99,22 @@ class Core:
         """Gather what the guards look at."""
         live = self.live.get(row.token)
         running = row.state == State.RUNNING.value
-        owned = self.pool is not None and self.pool.holds(row.token)
+        owned = row.boot_id == self.boot_id and self.pool is not None and self.pool.holds(row.token)
         return Facts(
             token=row.token,
             claimed_token=claimed_token,
             paused=row.paused_until is not None and row.paused_until > self.clock.now(),
             worker_gone=self.worker_of(row.id) == "none",
             overdue=running and live is not None and live.overdue(self.clock.monotonic()) is not None,
-            owner_gone=running and (row.boot_id != self.boot_id or self.draining or not owned),
+            owner_gone=running and (self.ending or not owned),
         )
-
-    def count(self, tx: Tx, source: str | None, dest: str | None) -> None:
-        """Keep the counts, once committed."""
-
-        def apply() -> None:
-            self.dirty = True
-            if source:
-                self.counts[source] = self.counts.get(source, 0) - 1
-            if dest:
-                self.counts[dest] = self.counts.get(dest, 0) + 1
-
-        tx.after(apply)
 
     def row(self, tx: Tx, target_id: int) -> TargetRow:
         """Read a target. Raises NotFound."""
-        row = tx.conn.execute(select(s.targets).where(s.targets.c.id == target_id)).one_or_none()
+        row = tx.conn.execute(queries.TARGET, {"b_id": target_id}).one_or_none()
         if row is None:
             raise NotFound(f"there is no target {target_id}")
         return row
-
-    def next_token(self, tx: Tx) -> int:
-        """Give out a token; one sequence for the whole database."""
-        stmt = update(s.tokens).values(last=s.tokens.c.last + 1).returning(s.tokens.c.last)
-        return int(tx.conn.execute(stmt).scalar_one())
 
     def move(
         self,
@@ -131,31 +126,31 @@ class Core:
         actor: str,
         reason: str | None = None,
         force: bool = False,
-        values: dict[str, Any] | None = None,  # Any: column values
+        values: Values | None = None,
     ) -> Step:
         """Take one step: fire(), one conditional UPDATE on (id, state, token), one journal row.
+
+        A run's token is revoked with it: the number after its own was kept for that when it was claimed.
 
         Raises:
             Refused: The lifecycle or a faster writer said no; nothing was changed.
         """
         step = fire(State(row.state), trigger, facts, force=force)
         new = dict(values or {}, state=step.dest.value)
-        if trigger is Trigger.START or "revoke_token" in step.effects:
-            new["token"] = self.next_token(tx)
-        own = and_(s.targets.c.id == row.id, s.targets.c.state == row.state, s.targets.c.token == row.token)
-        if tx.conn.execute(update(s.targets).where(own).values(new)).rowcount != 1:
+        if "revoke_token" in step.effects:
+            new["token"] = row.token + 1
+        if not queries.step(tx.conn, [row], [new]):
             raise GuardRejected("somebody else closed this run first", refused_by="holds_token", state=row.state)
-        run_id = new.get("run_id", row.run_id)
-        self.journal(tx, row, trigger, to=step.dest, actor=actor, reason=reason, forced=force, run_id=run_id)
-        self.count(tx, row.state, step.dest.value)
+        entry = self.entry(row, trigger, to=step.dest, actor=actor, reason=reason, forced=force, run_id=row.run_id)
+        tx.conn.execute(queries.ADD_JOURNAL, entry)
+        self.moved(tx, [row.id], step)
         if "stop_worker" in step.effects:
-            old = row.token
-            tx.after(lambda: self.stop_worker(old))
+            tx.after(lambda: self.stop_worker(row.token))
         return step
 
-    def forget(self, token: int) -> None:
-        """Effect: the run is over."""
-        self.live.pop(token, None)
+    def moved(self, tx: Tx, ids: Sequence[int], step: Step) -> None:
+        """Tell the board, once it is committed."""
+        tx.after(lambda: self.board.moved(ids, step.source.value, step.dest.value))
 
     def stop_worker(self, token: int) -> None:
         """Effect: the run's token is revoked; now its worker is stopped."""
@@ -163,9 +158,8 @@ class Core:
         if self.pool is not None:
             self.pool.revoke(token)
 
-    def journal(
+    def entry(
         self,
-        tx: Tx,
         row: TargetRow,
         trigger: Trigger,
         *,
@@ -175,40 +169,39 @@ class Core:
         reason: str | None = None,
         forced: bool = False,
         run_id: int | None = None,
-    ) -> None:
-        """Write one journal row; the same refusal within a minute is counted, not repeated."""
-        j, now = s.journal.c, self.clock.now()
-        if refused_by is not None:
-            same = and_(
-                j.target_id == row.id,
-                j.trigger == trigger.value,
-                j.refused_by == refused_by,
-                j.actor == actor,
-                j.at > now - timedelta(minutes=1),
-            )
-            if tx.conn.execute(update(s.journal).where(same).values(times=j.times + 1)).rowcount:
-                return
-        tx.conn.execute(
-            insert(s.journal).values(
-                target_id=row.id,
-                label=f"{row.source}:{row.handle}",
-                at=now,
-                trigger=trigger.value,
-                from_state=row.state,
-                to_state=None if to is None else to.value,
-                refused_by=refused_by,
-                actor=actor,
-                reason=reason,
-                forced=forced,
-                run_id=run_id,
-                token=row.token,
-            )
-        )
+    ) -> Values:
+        """Write down one step or refusal, as a row of the journal."""
+        return {
+            "target_id": row.id,
+            "label": f"{row.source}:{row.handle}",
+            "at": self.clock.now(),
+            "trigger": trigger.value,
+            "from_state": row.state,
+            "to_state": None if to is None else to.value,
+            "refused_by": refused_by,
+            "actor": actor,
+            "reason": None if reason is None else reason[:1000],
+            "forced": forced,
+            "run_id": run_id,
+            "token": row.token,
+        }
 
     def refuse(self, tx: Tx, row: TargetRow, trigger: Trigger, exc: Refused, *, actor: str) -> Refused:
-        """Journal a refusal; returned as a value, so that its row is kept."""
-        name = str(exc.details.get("refused_by", exc.code))
-        self.journal(tx, row, trigger, actor=actor, refused_by=name, reason=exc.message)
+        """Journal a refusal; the same one within a minute is counted, not repeated.
+
+        Returned as a value, so that its row is kept.
+        """
+        j, name = s.journal.c, str(exc.details.get("refused_by", exc.code))
+        same = and_(
+            j.target_id == row.id,
+            j.trigger == trigger.value,
+            j.refused_by == name,
+            j.actor == actor,
+            j.at > self.clock.now() - timedelta(minutes=1),
+        )
+        if not tx.conn.execute(update(s.journal).where(same).values(times=j.times + 1)).rowcount:
+            entry = self.entry(row, trigger, actor=actor, refused_by=name, reason=exc.message, run_id=row.run_id)
+            tx.conn.execute(queries.ADD_JOURNAL, entry)
         return exc
 
 
@@ -217,6 +210,3 @@ def raised(value: Any | Refused) -> Any:  # Any: whatever the operation answers
     if isinstance(value, Refused):
         raise value
     return value
-
-
-Effect = Callable[[], None]

@@ -7,10 +7,12 @@ import struct
 from datetime import datetime
 from typing import Any
 
-from model import FetchLimits, Order, Post, Profile, Target, json_ready
+from model import FetchLimits, Order, Outcome, Post, Profile, Target, json_ready
 
 #: Largest message (bytes).
 MAX_FRAME_BYTES = 1024 * 1024
+#: Fields of a post that hold text.
+TEXT_FIELDS = ("native_id", "url", "title", "text", "html", "author", "kind")
 Message = dict[str, Any]  # Any: JSON values
 
 
@@ -65,6 +67,15 @@ def order_from_dict(data: Message) -> Order:
     return Order(target=Target(**data["target"]), limits=FetchLimits(**data["limits"]), **rest)
 
 
+def storable(value: object) -> str:
+    """Text that every database and every JSON reader takes: no lone surrogates, no NUL. Raises ProtocolError."""
+    if not isinstance(value, str):
+        raise ProtocolError("a text has the wrong type")
+    if not value.isascii():
+        value = value.encode("utf-8", "replace").decode()
+    return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 def post_to_dict(post: Post) -> Message:
     """For the wire."""
     message: Message = json_ready(post)
@@ -74,15 +85,14 @@ def post_to_dict(post: Post) -> Message:
 def post_from_dict(data: Message) -> Post:
     """From the wire; types are checked, since a worker runs other people's code. Raises ProtocolError."""
     try:
-        texts = {n: data[n] for n in ("native_id", "url", "title", "text", "html", "author", "kind")}
-        if not all(isinstance(v, str) for v in texts.values()) or not all(isinstance(m, str) for m in data["media"]):
-            raise ProtocolError("a post has a field of the wrong type")
+        texts = {n: storable(data[n]) for n in TEXT_FIELDS}
+        media = tuple(storable(m) for m in data["media"])
         at = None if data["published_at"] is None else datetime.fromisoformat(data["published_at"])
         if at is not None and at.tzinfo is None:
             raise ProtocolError("a post has a time without an offset")
         texts["kind"] = texts["kind"][:16]
         texts["native_id"] = texts["native_id"][:2048]
-        return Post(published_at=at, media=tuple(data["media"]), **texts)
+        return Post(published_at=at, media=media, **texts)
     except (KeyError, TypeError, ValueError) as exc:
         raise ProtocolError("a post is malformed") from exc
 
@@ -91,4 +101,25 @@ def profile_from_dict(data: Any) -> Profile | None:  # Any: whatever a worker se
     """From the wire."""
     if not isinstance(data, dict):
         return None
-    return Profile(display_name=str(data.get("display_name") or ""), url=str(data.get("url") or ""))
+    return Profile(display_name=storable(data.get("display_name") or ""), url=storable(data.get("url") or ""))
+
+
+def outcome_from_dict(data: Message, *, posts: tuple[Post, ...], truncated: bool) -> Outcome:
+    """A result message as a value. Raises ProtocolError."""
+    ok, error, remember, wait = data.get("ok"), data.get("error"), data.get("remember"), data.get("retry_after_s")
+    if not isinstance(ok, bool) or not isinstance(error, (str, type(None))):
+        raise ProtocolError("a result has a field of the wrong type")
+    if remember is not None and not isinstance(remember, dict):
+        raise ProtocolError("what to remember is not an object")
+    if wait is not None and (isinstance(wait, bool) or not isinstance(wait, (int, float))):
+        raise ProtocolError("retry_after_s is not a number")
+    return Outcome(
+        ok=ok,
+        error=None if ok else storable(error or "the scraper gave no reason")[:500],
+        error_is_ours=data.get("ours") is True,
+        posts=posts,
+        remember=None if remember is None else {storable(k): storable(v) for k, v in remember.items()},
+        profile=profile_from_dict(data.get("profile")),
+        truncated=truncated or bool(data.get("truncated")),
+        retry_after_s=None if wait is None else min(max(float(wait), 0.0), 7 * 86400.0),
+    )

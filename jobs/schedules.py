@@ -104,6 +104,12 @@ def next_time(schedule: str, *, after: datetime, zone: tzinfo = UTC, spread: flo
     return None if fire is None else fire.astimezone(UTC)
 
 
+def latest(schedule: str, *, attempt: int, now: datetime) -> datetime:
+    """The latest instant at which a target may be due: one interval ahead, or the ceiling of the backoff."""
+    seconds = interval_s(schedule) or 366 * 86400.0
+    return now + timedelta(seconds=max(seconds * 1.05, BACKOFF_CAP_S * 1.25 if attempt else 0.0))
+
+
 def backoff_s(failures: int, *, spread: float | None = None) -> float:
     """Seconds to wait after that many failures in a row: exponential, jittered, capped; it never gives up."""
     part = random.random() if spread is None else spread

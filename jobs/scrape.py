@@ -1,4 +1,8 @@
-"""The claim round: a plain function with a dirty flag, run by one thread at a time, kicked by whoever frees or asks."""
+"""The claim: due targets are given to free workers. One round is a plain function; one thread runs it when kicked.
+
+APScheduler's `scrape` job kicks once a second and is the net; whoever frees a worker or asks for a target kicks at
+once.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,202 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
 
-from errors import GleandError
+from errors import GleandError, Refused
+from fsm.machine import fire
+from fsm.states import State, Trigger
+from jobs.core import Core, Live
+from model import FetchLimits, Order, Target
+from store import queries
+from store.queries import TargetRow, Values
+from store.writer import Tx
 
 log = logging.getLogger(__name__)
 
 
-class ClaimRound:
-    """Runs `claim` whenever kicked, on a thread of its own, coalescing kicks."""
+class Claims:
+    """Claims what is due, in batches: a batch costs a few statements, however many targets are in it."""
 
-    def __init__(self, claim: Callable[[], int], drain: Callable[[], int]) -> None:
-        self._claim = claim
-        self._drain = drain
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._likely = True
+        st = core.settings
+        self._limits = FetchLimits(
+            connect_timeout_s=st.connect_timeout_s,
+            read_timeout_s=st.read_timeout_s,
+            body_limit_bytes=int(st.body_limit_bytes),
+            max_redirects=st.max_redirects,
+            max_posts=st.max_posts_per_run,
+            allow_private_networks=st.allow_private_networks,
+            user_agent=st.user_agent + (f" (+{st.contact})" if st.contact else ""),
+        )
+
+    def claim(self) -> int:
+        """One round: reserve free workers, claim that many targets, hand over after the commit. Returns how many."""
+        pool = self._core.pool
+        if pool is None or not self._core.ready or self._core.draining:
+            return 0
+        slots = pool.reserve(pool.free())
+        used: list[int] = []
+        try:
+            if slots and (self._likely or self._anything_due()):
+                self._likely = self._core.writer.run(lambda tx: self._claim(tx, slots, used), timeout_s=30.0) > 0
+        finally:
+            for slot in slots:
+                if slot not in used:
+                    pool.release(slot)
+        return len(used)
+
+    def _anything_due(self) -> bool:
+        """A read before the write: an idle daemon commits nothing."""
+        with self._core.engine.connect() as conn:
+            return bool(queries.due(conn, now=self._core.clock.now(), full=self._full(), skip=self._skip(), limit=1))
+
+    def _full(self) -> set[str]:
+        """Hosts that have as many runs as they may."""
+        return {host for host, n in self._inflight().items() if n >= self._core.settings.host_concurrency}
+
+    def _inflight(self) -> dict[str, int]:
+        inflight: dict[str, int] = {}
+        for live in list(self._core.live.values()):
+            if live.host:
+                inflight[live.host] = inflight.get(live.host, 0) + 1
+        return inflight
+
+    def _skip(self) -> set[int]:
+        """Targets whose last run is not over for us yet, and those that are being removed."""
+        return {live.order.target.id for live in list(self._core.live.values())} | self._core.removing
+
+    def _claim(self, tx: Tx, slots: list[int], used: list[int]) -> int:
+        core, now = self._core, self._core.clock.now()
+        used.clear()  # the group may be tried again
+        inflight, full, skip = self._inflight(), self._full(), self._skip()
+        chosen: list[TargetRow] = []
+        while len(chosen) < len(slots):
+            rows = queries.due(tx.conn, now=now, full=full, skip=skip, limit=len(slots) - len(chosen))
+            if not rows:
+                break
+            for row in rows:
+                skip.add(row.id)
+                if row.host in full or core.worker_of(row.id) != "none":
+                    continue
+                if row.host:
+                    inflight[row.host] = inflight.get(row.host, 0) + 1
+                    if inflight[row.host] >= core.settings.host_concurrency:
+                        full.add(row.host)
+                chosen.append(row)
+        started = self._start(tx, chosen, now) if chosen else []
+        pairs = list(zip(slots, started, strict=False))
+        used.extend(slot for slot, _ in pairs)
+        tx.after(lambda: self._hand_over(pairs))
+        return len(pairs)
+
+    def _start(self, tx: Tx, rows: list[TargetRow], now: datetime) -> list[Live]:
+        """Move targets to RUNNING: the same step for each, and each statement once for all."""
+        core, first = self._core, queries.take_tokens(tx.conn, 2 * len(rows))  # one to start with, one to revoke it
+        moves: list[tuple[TargetRow, Values]] = []
+        runs, journal, lives = [], [], []
+        waiting: dict[int, set[int]] = {}
+        for sweep_id, target_id in tx.conn.execute(queries.SWEEPS_OF, {"b_ids": [row.id for row in rows]}):
+            waiting.setdefault(target_id, set()).add(sweep_id)
+        for number, row in enumerate(rows):
+            try:
+                step = fire(State(row.state), Trigger.START, core.facts(row), force=row.request_forced)
+            except Refused:
+                continue  # paused, or its old worker came back to life, since the query
+            token = first + 2 * number
+            live = self._live(row, token, now, waiting.get(row.id, set()))
+            moves.append((row, self._columns(row, token, live)))
+            runs.append(self._run(row, token, live))
+            asked = row.requested_at is not None
+            entry = core.entry(row, Trigger.START, to=step.dest, actor="request" if asked else "schedule", run_id=token)
+            journal.append(entry | {"token": token, "forced": row.request_forced})
+            lives.append(live)
+            core.moved(tx, [row.id], step)
+        if not moves:
+            return []
+        if not queries.step(tx.conn, [row for row, _ in moves], [new for _, new in moves]):
+            raise Refused("somebody else moved a target meanwhile", refused_by="holds_token")
+        tx.conn.execute(queries.ADD_RUN, runs)
+        tx.conn.execute(queries.ADD_JOURNAL, journal)
+        return lives
+
+    def _live(self, row: TargetRow, token: int, now: datetime, sweeps: set[int]) -> Live:
+        core, st = self._core, self._core.settings
+        timeout_s = float(row.timeout_s or st.scrape_timeout_s)
+        target = Target(
+            id=row.id, source=row.source, handle=row.handle, url=row.url, range=row.range, remember=row.remember or {}
+        )
+        order = Order(
+            run_id=token,
+            token=token,
+            target=target,
+            timeout_s=timeout_s,
+            stall_timeout_s=min(float(st.stall_timeout_s), timeout_s),
+            limits=self._limits,
+            scraper=st.scrapers.get(row.source),
+            scraper_path=str(Path(st.scraper_path).resolve()) if st.scraper_path else None,
+        )
+        mono = core.clock.monotonic()
+        return Live(
+            order=order,
+            host=row.host,
+            started=mono,
+            progressed=mono,
+            beat_at=now,
+            progress_at=now,
+            deadline_at=now + timedelta(seconds=timeout_s),
+            sweeps=sweeps,
+        )
+
+    def _columns(self, row: TargetRow, token: int, live: Live) -> Values:
+        return {
+            "state": State.RUNNING.value,
+            "token": token,
+            "run_id": token,
+            "boot_id": self._core.boot_id,
+            "requested_at": None,
+            "request_forced": False,
+            "due_at": None,
+            "asked": row.requested_at is not None,
+            "started_at": live.beat_at,
+            "deadline_at": live.deadline_at,
+            "last_heartbeat": live.beat_at,
+            "last_progress_at": live.progress_at,
+            "error": None,
+            "reason": None,
+            "progress": "starting",
+        }
+
+    def _run(self, row: TargetRow, token: int, live: Live) -> Values:
+        return {
+            "id": token,
+            "target_id": row.id,
+            "token": token,
+            "boot_id": self._core.boot_id,
+            "state": State.RUNNING.value,
+            "started_at": live.beat_at,
+            "deadline_at": live.deadline_at,
+        }
+
+    def _hand_over(self, pairs: list[tuple[int, Live]]) -> None:
+        """Effect: the deadline counts from here."""
+        core, mono = self._core, self._core.clock.monotonic()
+        assert core.pool is not None
+        for slot, live in pairs:
+            live.started = live.progressed = mono
+            core.live[live.order.token] = live
+            core.pool.hand_over(slot, live.order)
+            log.info("run_started target=%d run_id=%d", live.order.target.id, live.order.run_id)
+
+
+class ClaimRound:
+    """Runs `once` whenever kicked, and four times a second, on a thread of its own; coalesces kicks."""
+
+    def __init__(self, once: Callable[[], object]) -> None:
+        self._once = once
         self._dirty = threading.Event()
         self._stopped = False
         self._tick = time.monotonic()
@@ -42,11 +230,6 @@ class ClaimRound:
         """Seconds since the loop last went round."""
         return time.monotonic() - self._tick
 
-    def once(self) -> int:
-        """One round: first what waits to be stored, then claims."""
-        self._drain()
-        return self._claim()
-
     def _run(self) -> None:
         while not self._stopped:
             self._dirty.wait(0.25)
@@ -55,7 +238,7 @@ class ClaimRound:
             if self._stopped:
                 return
             try:
-                self.once()
+                self._once()
             except GleandError as exc:
                 log.warning("claim_refused error=%s", exc)
             except Exception:  # noqa: BLE001 - top of the loop

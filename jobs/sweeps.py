@@ -1,67 +1,181 @@
-"""Sweeps: sets of targets asked for together. Functions on a transaction; who calls them is the service."""
+"""Sweeps: sets of targets asked for together. Functions on a transaction; who calls them is the service.
+
+A sweep's row keeps the counts, so that neither its end nor its status depends on how many members it has.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import and_, func, insert, select, update
+from datetime import datetime, timedelta
+from typing import Any
 
-from fsm.states import State
+from sqlalchemy import and_, func, insert, literal, select, update
+
+from fsm.states import ENDED_STATES, State
+from jobs import views
 from jobs.core import Core
+from store import queries
 from store import schema as s
 from store.writer import Tx
 
-
-def create(core: Core, tx: Tx, kind: str) -> int:
-    """Open a sweep; a second active refresh-all violates its unique index."""
-    stmt = insert(s.sweeps).values(kind=kind, state="RUNNING", active=True, created_at=core.clock.now())
-    core.dirty = True
-    return int(tx.conn.execute(stmt.returning(s.sweeps.c.id)).scalar_one())
+_M, _T, _W = s.sweep_members.c, s.targets.c, s.sweeps.c
+_COUNTER = {State.COMPLETED: "completed", State.FAILED: "failed", State.TIMEOUT: "timed_out"}
 
 
-def join(tx: Tx, sweep_id: int, target_id: int) -> None:
-    """Make a target a member."""
-    tx.conn.execute(insert(s.sweep_members).values(sweep_id=sweep_id, target_id=target_id))
+def create(core: Core, tx: Tx, kind: str, *, who: Any) -> tuple[int, int]:  # Any: a condition on `targets`
+    """Open a sweep of every target that fits the condition; returns its id and how many they are.
+
+    A second active refresh-all violates the unique index.
+    """
+    values = {"kind": kind, "state": "RUNNING", "active": True, "created_at": core.clock.now(), "total": 0, "open": 0}
+    sweep_id = int(tx.conn.execute(insert(s.sweeps).values(values).returning(_W.id)).scalar_one())
+    found = select(literal(sweep_id), _T.id).where(who)
+    total = tx.conn.execute(insert(s.sweep_members).from_select(["sweep_id", "target_id"], found)).rowcount
+    tx.conn.execute(update(s.sweeps).where(_W.id == sweep_id).values(total=total, open=total))
+    running = tx.conn.execute(select(_T.token).where(who, _T.state == State.RUNNING.value)).scalars().all()
+
+    def join() -> None:
+        for token in running:
+            live = core.live.get(token)
+            if live is not None:
+                live.sweeps.add(sweep_id)
+        core.board.touch_sweeps()
+
+    tx.after(join)
+    return sweep_id, total
 
 
 def member_done(core: Core, tx: Tx, target_id: int, outcome: State, error: str | None) -> None:
     """A target has an outcome: it is done in every sweep that waits for it; the last one ends the sweep."""
-    m = s.sweep_members.c
-    stmt = update(s.sweep_members).where(m.target_id == target_id, m.outcome.is_(None))
-    done = tx.conn.execute(stmt.values(outcome=outcome.value, error=error).returning(m.sweep_id)).scalars().all()
-    for sweep_id in done:
-        end_if_done(core, tx, sweep_id)
+    values = {"b_target": target_id, "b_outcome": outcome.value, "b_error": error}
+    for sweep_id in tx.conn.execute(queries.MEMBER_DONE, values).scalars().all():
+        _count(core, tx, sweep_id, outcome, 1)
 
 
-def end_if_done(core: Core, tx: Tx, sweep_id: int) -> bool:
-    """End a sweep whose members are all done; True when it ended now."""
-    m = s.sweep_members.c
-    open_ = select(m.target_id).where(m.sweep_id == sweep_id, m.outcome.is_(None)).limit(1)
-    if tx.conn.execute(open_).first() is not None:
-        return False
-    tally = select(m.outcome, func.count(), func.max(m.error)).where(m.sweep_id == sweep_id).group_by(m.outcome)
-    rows = {outcome: (count, error) for outcome, count, error in tx.conn.execute(tally)}
-    state, error = State.IDLE, None
-    for candidate in (State.COMPLETED, State.TIMEOUT, State.FAILED):
-        if candidate.value in rows:
-            state = candidate
-            error = None if candidate is State.COMPLETED else rows[candidate.value][1]
-            break
-    return end(core, tx, sweep_id, state, error)
+def _count(core: Core, tx: Tx, sweep_id: int, outcome: State, n: int) -> None:
+    values: dict[str, Any] = {"open": _W.open - n}
+    counter = _COUNTER.get(outcome)
+    if counter is not None:
+        values[counter] = _W[counter] + n
+    stmt = update(s.sweeps).where(_W.id == sweep_id).values(values).returning(_W.open)
+    left = tx.conn.execute(stmt).scalar_one()
+    tx.after(core.board.touch_sweeps)
+    if left <= 0:
+        finish(core, tx, sweep_id)
 
 
-def end(core: Core, tx: Tx, sweep_id: int, state: State, error: str | None) -> bool:
-    """Close a sweep that is active; the row count is the answer."""
-    own = and_(s.sweeps.c.id == sweep_id, s.sweeps.c.active)
+def finish(core: Core, tx: Tx, sweep_id: int) -> None:
+    """End a sweep whose members are all done: COMPLETED if one was, else TIMEOUT, else FAILED, else IDLE."""
+    row = tx.conn.execute(queries.SWEEP, {"b_id": sweep_id}).one()
+    state = next(
+        (st for st in (State.COMPLETED, State.TIMEOUT, State.FAILED) if getattr(row, _COUNTER[st])), State.IDLE
+    )
+    end(core, tx, sweep_id, state)
+
+
+def end(core: Core, tx: Tx, sweep_id: int, state: State) -> bool:
+    """Close a sweep that is active; the row count is the answer. What went wrong goes on to those still active."""
+    row = tx.conn.execute(queries.SWEEP, {"b_id": sweep_id}).one()
+    error = None
+    if state in ENDED_STATES and state is not State.COMPLETED:
+        first = select(_M.error).where(_M.sweep_id == sweep_id, _M.error.is_not(None)).limit(1)
+        error = views.sweep_error(row, tx.conn.execute(first).scalar())
+    own = and_(_W.id == sweep_id, _W.active)
     values = {"state": state.value, "active": False, "ended_at": core.clock.now(), "error": error}
-    core.dirty = True
-    return tx.conn.execute(update(s.sweeps).where(own).values(values)).rowcount == 1
+    tx.after(core.board.touch_sweeps)
+    if tx.conn.execute(update(s.sweeps).where(own).values(values)).rowcount != 1:
+        return False
+    carried = error or row.carried
+    if carried is not None:
+        tx.conn.execute(update(s.sweeps).where(_W.active, _W.carried.is_(None)).values(carried=carried))
+    return True
 
 
-def active(tx: Tx) -> list[int]:
-    """Ids of the sweeps that are active, oldest first."""
-    stmt = select(s.sweeps.c.id).where(s.sweeps.c.active).order_by(s.sweeps.c.id)
-    return list(tx.conn.execute(stmt).scalars())
+def active(tx: Tx) -> list[Any]:  # Any: rows of `sweeps`
+    """Sweeps that are active, oldest first."""
+    return list(tx.conn.execute(queries.ACTIVE_SWEEPS))
 
 
-def end_finished(core: Core, tx: Tx) -> list[int]:
-    """The net: end every active sweep whose members are all done (or gone)."""
-    return [sweep_id for sweep_id in active(tx) if end_if_done(core, tx, sweep_id)]
+def close_members(core: Core, tx: Tx, sweep_id: int, outcome: State, error: str | None, *, who: Any = None) -> int:
+    """Mark open members as done, all or those whose target fits a condition; returns how many.
+
+    The sweep ends when none is left open.
+    """
+    where = [_M.sweep_id == sweep_id, _M.outcome.is_(None)]
+    if who is not None:
+        where.append(_M.target_id.in_(select(_T.id).where(who)))
+    stmt = update(s.sweep_members).where(*where).values(outcome=outcome.value, error=error)
+    closed = tx.conn.execute(stmt).rowcount
+    if closed:
+        _count(core, tx, sweep_id, outcome, closed)
+    return closed
+
+
+def give_up_on_hosts(core: Core, tx: Tx) -> None:
+    """A member whose host says "wait" for longer than a scrape may take is done as failed; its request is cleared."""
+    now, longest = core.clock.now(), float(core.settings.scrape_timeout_s)
+    h = s.hosts.c
+    late = select(h.host).where(h.next_allowed_at > now + timedelta(seconds=longest))
+    who = and_(_T.host.in_(late), _T.requested_at.is_not(None), _T.state != State.RUNNING.value)
+    rows = tx.conn.execute(select(_T.id, _T.host, _T.due_at).where(who).limit(1)).all()
+    if not rows:
+        return
+    until = tx.conn.execute(select(h.next_allowed_at).where(h.host == rows[0].host)).scalar_one()
+    text = f"the host asked to be left alone until {views.iso(until)}"
+    members = update(s.targets).where(who).values(requested_at=None, request_forced=False)
+    for sweep in active(tx):
+        close_members(core, tx, sweep.id, State.FAILED, text, who=who)
+    unplanned = update(s.targets).where(who, _T.due_at.is_(None), _T.schedule != "manual")
+    tx.conn.execute(unplanned.values(due_at=until))
+    ids = tx.conn.execute(members.returning(_T.id)).scalars().all()
+    tx.after(lambda: core.board.touch(*ids))
+
+
+def unqueue(core: Core, tx: Tx, who: Any, next_time: Any) -> None:  # Any: a condition; (schedule, after) -> datetime
+    """Take requests off the queue; the regular schedule stays."""
+    now: datetime = core.clock.now()
+    queued = and_(_T.requested_at.is_not(None), who)
+    for row in tx.conn.execute(select(_T.id, _T.schedule).where(queued, _T.due_at.is_(None))).all():
+        tx.conn.execute(queries.SET_TARGET, {"b_id": row.id, "due_at": next_time(row.schedule, now)})
+    clear = update(s.targets).where(queued).values(requested_at=None, request_forced=False).returning(_T.id)
+    ids = tx.conn.execute(clear).scalars().all()
+    tx.after(lambda: core.board.touch(*ids))
+
+
+def check(core: Core, tx: Tx, *, quiet_since: dict[tuple[int, int], float], next_time: Any) -> list[int]:
+    """The net, once a timeout check: sweeps whose members are all done, and those in which nothing moves.
+
+    Args:
+        quiet_since: Monotonic instants of each active sweep's last movement, kept by the caller between checks.
+        next_time: (schedule, after) -> the next regular turn.
+
+    Returns:
+        Sweeps that were ended.
+    """
+    give_up_on_hosts(core, tx)
+    ended: list[int] = []
+    for row in active(tx):
+        open_ = select(func.count()).select_from(s.sweep_members).where(_M.sweep_id == row.id, _M.outcome.is_(None))
+        if not tx.conn.execute(open_).scalar():
+            finish(core, tx, row.id)
+            ended.append(row.id)
+        elif _stands_still(core, tx, row, quiet_since):
+            members = _T.id.in_(select(_M.target_id).where(_M.sweep_id == row.id, _M.outcome.is_(None)))
+            unqueue(core, tx, members, next_time)
+            close_members(core, tx, row.id, State.TIMEOUT, "nothing moved in this sweep for too long")
+            ended.append(row.id)
+    return ended
+
+
+def _stands_still(
+    core: Core, tx: Tx, row: Any, quiet_since: dict[tuple[int, int], float]
+) -> bool:  # Any: a row of `sweeps`
+    """Whether no member moved for longer than any of them may take, though workers are free."""
+    now, key = core.clock.monotonic(), (row.id, row.open)
+    moved = [live.progressed for live in list(core.live.values()) if row.id in live.sweeps]
+    last = max([quiet_since.get(key, now), *moved])
+    if core.pool is None or core.pool.free() <= 0:
+        last = now
+    quiet_since[key] = last
+    most = select(func.max(_T.timeout_s)).join(s.sweep_members, _M.target_id == _T.id).where(_M.sweep_id == row.id)
+    longest = max(float(core.settings.scrape_timeout_s), float(tx.conn.execute(most).scalar() or 0.0))
+    return now - last > longest + float(core.settings.check_interval_s)

@@ -11,17 +11,18 @@ import fcntl
 import os
 import resource
 import signal
-import sys
 import threading
 import time
 from typing import Any
 
 from errors import ScrapeFailed
-from jobs.protocol import Decoder, Message, encode, order_from_dict, post_to_dict
-from model import Order, Post, Profile, Remember, json_ready
+from jobs.protocol import TEXT_FIELDS, Decoder, Message, encode, order_from_dict, post_to_dict
+from model import Order, Post, Profile, Remember
 
 #: Largest piece of posts in one message (bytes, before the frame).
 PIECE_BYTES = 256 * 1024
+#: Most that a source may hand back for next time (characters).
+MAX_REMEMBER = 64 * 1024
 _F_SETSIG = 10
 
 
@@ -35,7 +36,13 @@ def live_with_daemon(life_fd: int) -> None:
             os.killpg(0, signal.SIGKILL)
     except BlockingIOError:
         pass
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a second net
+
+
+def name_ourselves() -> None:
+    """Be found by name, and what we execute by its environment, when the parents in between are gone."""
+    name = f"gw{os.getpid()}"
+    ctypes.CDLL(None).prctl(15, name.encode())  # PR_SET_NAME
+    os.environ["SCRAPE_WORKER"] = name
 
 
 def limit_memory(memory_bytes: int) -> None:
@@ -51,12 +58,15 @@ class Reporter:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self.token: int | None = None
         self._last_progress = 0.0
 
     def send(self, message: Message) -> None:
-        """Write one frame; waits while the pipe is full."""
+        """Write one frame; waits while the pipe is full. A process that the scraper forked has no voice."""
+        if os.getpid() != self._pid:
+            os._exit(0)
         data = memoryview(encode(message))
         with self._lock:
             while data:
@@ -88,13 +98,72 @@ def scrape(order: Order, reporter: Reporter, memory_bytes: int) -> Message:
     """Run one order; returns the result message."""
     result: Message = {"t": "result", "token": order.token, "ok": True, "error": None, "truncated": False}
     result |= {"remember": None, "profile": None, "retry_after_s": None}
+    dirty = False
     try:
         _collect(order, reporter, result)
     except MemoryError:
-        result |= {"ok": False, "error": f"the scrape used more memory than the limit of {memory_bytes} bytes"}
+        dirty = True  # the next scrape would start with little left
+        text = f"the scrape used more memory than the limit of {memory_bytes} bytes"
+        result |= {"ok": False, "error": text, "ours": True}
     except BaseException as exc:  # noqa: BLE001 - a scraper may raise anything, SystemExit too
-        result |= {"ok": False, "error": sentence(exc), "retry_after_s": getattr(exc, "retry_after_s", None)}
+        result |= {"ok": False, "error": sentence(exc), "retry_after_s": _number(getattr(exc, "retry_after_s", None))}
+        result["ours"] = isinstance(exc, ScrapeFailed) and order.scraper is None
+    result["dirty"] = left_behind() or dirty
     return result
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def left_behind() -> bool:
+    """Whether the scrape left a thread or a child process; makes SIGTERM deadly again."""
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return threading.active_count() > 2
+    except ValueError:
+        return True
+    return True
+
+
+class _Pieces:
+    """Posts on their way, in pieces that fit a frame."""
+
+    def __init__(self, order: Order, reporter: Reporter) -> None:
+        self._order, self._reporter = order, reporter
+        self._piece: list[Message] = []
+        self._size = self._count = 0
+        self.truncated = False
+
+    def add(self, post: Post) -> None:
+        """Take a post; a text that would not fit is cut."""
+        if self._count >= self._order.limits.max_posts:
+            self.truncated = True
+            return
+        one = post_to_dict(post)
+        wrong = [n for n in TEXT_FIELDS if not isinstance(one[n], str)]
+        if wrong or not one["native_id"]:
+            raise ScrapeFailed(
+                f"the scraper gave a post whose {(wrong or ['native_id'])[0]} is not a text, or is empty"
+            )
+        length = sum(len(v) for v in one.values() if isinstance(v, str))
+        if length > PIECE_BYTES // 2:
+            one |= {"text": one["text"][:20_000], "html": one["html"][:20_000], "title": one["title"][:1000]}
+            self.truncated = True
+        if self._piece and self._size + length > PIECE_BYTES // 6:
+            self.send()
+        self._piece.append(one)
+        self._size += length
+        self._count += 1
+        self._reporter.progress(f"{self._count} posts")
+
+    def send(self) -> None:
+        """Send what there is."""
+        if self._piece:
+            self._reporter.send({"t": "posts", "token": self._order.token, "posts": self._piece})
+            self._piece, self._size = [], 0
 
 
 def _collect(order: Order, reporter: Reporter, result: Message) -> None:
@@ -103,33 +172,23 @@ def _collect(order: Order, reporter: Reporter, result: Message) -> None:
 
     deadline = time.monotonic() + order.timeout_s
     http = Http(order.limits, deadline=deadline, on_progress=reporter.progress, remember=order.target.remember)
-    piece: list[Message] = []
-    size = count = 0
-    for item in load(order)(order.target, http):
-        if isinstance(item, Post):
-            if count >= order.limits.max_posts:
-                result["truncated"] = True
-                continue
-            one = post_to_dict(item)
-            length = sum(len(v) for v in one.values() if isinstance(v, str))
-            if piece and size + length > PIECE_BYTES // 6:
-                reporter.send({"t": "posts", "token": order.token, "posts": piece})
-                piece, size = [], 0
-            if length > PIECE_BYTES // 2:
-                one |= {"text": one["text"][:20_000], "html": one["html"][:20_000], "title": one["title"][:1000]}
-                result["truncated"] = True
-            piece.append(one)
-            size += length
-            count += 1
-            reporter.progress(f"{count} posts")
-        elif isinstance(item, Profile):
-            result["profile"] = json_ready(item)
-        elif isinstance(item, Remember):
-            result["remember"] = {str(k): str(v) for k, v in item.values.items()}
-        else:
-            raise ScrapeFailed(f"the scraper gave a {type(item).__name__}, not a Post")
-    if piece:
-        reporter.send({"t": "posts", "token": order.token, "posts": piece})
+    pieces = _Pieces(order, reporter)
+    try:
+        for item in load(order)(order.target, http):
+            if isinstance(item, Post):
+                pieces.add(item)
+            elif isinstance(item, Profile):
+                result["profile"] = {"display_name": str(item.display_name)[:300], "url": str(item.url)[:2000]}
+            elif isinstance(item, Remember):
+                result["remember"] = {str(k): str(v) for k, v in item.values.items()}
+                if sum(len(k) + len(v) for k, v in result["remember"].items()) > MAX_REMEMBER:
+                    raise ScrapeFailed(f"the scraper wants more than {MAX_REMEMBER} characters remembered")
+            else:
+                raise ScrapeFailed(f"the scraper gave a {type(item).__name__}, not a Post")
+    finally:
+        http.close()
+    pieces.send()
+    result["truncated"] = pieces.truncated
 
 
 def read_order(fd: int, decoder: Decoder) -> Message | None:
@@ -146,13 +205,11 @@ def read_order(fd: int, decoder: Decoder) -> Message | None:
 def main(order_fd: int, report_fd: int, life_fd: int, memory_bytes: int) -> None:
     """Serve orders until the daemon closes the pipe or kills us."""
     live_with_daemon(life_fd)
+    name_ourselves()
     for fd in (order_fd, report_fd, life_fd):
         os.set_inheritable(fd, False)
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(2, 1)  # what a scraper prints does not reach a pipe of ours
-    import sources.feed
-    import sources.http  # noqa: F401 - warm, before the first order
-
     limit_memory(memory_bytes)
     reporter = Reporter(report_fd)
     threading.Thread(target=reporter.beat_forever, daemon=True).start()
@@ -164,7 +221,3 @@ def main(order_fd: int, report_fd: int, life_fd: int, memory_bytes: int) -> None
         result: Any = scrape(order, reporter, memory_bytes)
         reporter.token = None
         reporter.send(result)
-
-
-if __name__ == "__main__":
-    main(*(int(x) for x in sys.argv[1:5]))

@@ -23,6 +23,12 @@ class DatabaseHeld(GleandError):
     code = "database_held"
 
 
+class DatabaseUnusable(GleandError):
+    """The database cannot be used as it is; somebody has to look at it."""
+
+    code = "database_unusable"
+
+
 def open_engine(url: str, *, busy_timeout_s: float = 2.0) -> Engine:
     """Open the database.
 
@@ -56,13 +62,19 @@ def migrate(engine: Engine) -> None:
     """Bring the schema to HEAD; does nothing, and imports nothing, where it is there already.
 
     Raises:
-        StoreUnavailable: The database could not be read or changed.
+        StoreUnavailable: The database could not be read or changed now.
+        DatabaseUnusable: It never will be like this: not ours to open, or made by a newer version.
     """
     try:
         with engine.connect() as conn:
             if inspect(conn).has_table("alembic_version"):
-                if conn.execute(text("SELECT version_num FROM alembic_version")).scalar() == HEAD:
+                found = conn.execute(text("SELECT version_num FROM alembic_version")).scalar()
+                if found == HEAD:
                     return
+                if found is not None and str(found) > HEAD:
+                    raise DatabaseUnusable(
+                        f"the database has schema {found}, made by a newer gleand; this one knows {HEAD}"
+                    )
         from alembic import command
         from alembic.config import Config
 
@@ -72,7 +84,10 @@ def migrate(engine: Engine) -> None:
             config.attributes["connection"] = conn
             command.upgrade(config, "head")
     except SQLAlchemyError as exc:
-        raise StoreUnavailable(f"the database could not be prepared: {exc.__class__.__name__}") from exc
+        why = str(getattr(exc, "orig", exc))
+        if any(word in why for word in ("unable to open", "readonly", "not a database", "malformed")):
+            raise DatabaseUnusable(f"the database cannot be used: {why}") from exc
+        raise StoreUnavailable(f"the database could not be prepared: {why}") from exc
 
 
 def lock_database(url: str) -> TextIO | None:

@@ -61,6 +61,8 @@ targets = Table(
     Column("requested_at", UtcTime),
     #: 0: asked for by itself, 1: by a refresh-all.
     Column("request_rank", Integer, nullable=False, server_default="0"),
+    #: An operator's force waives the guard `not_paused` at the claim.
+    Column("request_forced", Boolean, nullable=False, server_default=text("0")),
     Column("due_at", UtcTime),
     Column("paused_until", UtcTime),
     Column("started_at", UtcTime),
@@ -87,8 +89,8 @@ targets = Table(
 Index(
     "targets_due",
     targets.c.due_at,
-    sqlite_where=text("state <> 'RUNNING'"),
-    postgresql_where=text("state <> 'RUNNING'"),
+    sqlite_where=text("due_at IS NOT NULL"),
+    postgresql_where=text("due_at IS NOT NULL"),
 )
 Index(
     "targets_requested",
@@ -107,7 +109,8 @@ Index(
 runs = Table(
     "runs",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
+    #: The token it started with: one sequence for both, never reused.
+    Column("id", Integer, primary_key=True, autoincrement=False),
     Column("target_id", Integer, nullable=False),
     Column("token", Integer, nullable=False),
     Column("boot_id", Integer, nullable=False),
@@ -124,7 +127,6 @@ runs = Table(
     Column("truncated", Boolean, nullable=False, server_default=text("0")),
     UniqueConstraint("target_id", "token"),
     CheckConstraint(f"state IN {_STATES}", name="runs_state"),
-    sqlite_autoincrement=True,
 )
 Index("runs_ended", runs.c.ended_at)
 
@@ -138,6 +140,14 @@ sweeps = Table(
     Column("created_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),
     Column("error", Text),
+    #: What went wrong in a sweep that ended while this one was active.
+    Column("carried", Text),
+    #: Members in all, members that are not done, and outcomes; the rest were removed, reset or paused (counts).
+    Column("total", Integer, nullable=False),
+    Column("open", Integer, nullable=False),
+    Column("completed", Integer, nullable=False, server_default="0"),
+    Column("failed", Integer, nullable=False, server_default="0"),
+    Column("timed_out", Integer, nullable=False, server_default="0"),
     CheckConstraint(f"state IN {_STATES}", name="sweeps_state"),
     sqlite_autoincrement=True,
 )
@@ -149,6 +159,7 @@ Index(
     postgresql_where=text("active AND kind = 'refresh'"),
 )
 Index("sweeps_active", sweeps.c.active, sqlite_where=text("active"), postgresql_where=text("active"))
+Index("sweeps_ended", sweeps.c.ended_at)
 
 sweep_members = Table(
     "sweep_members",

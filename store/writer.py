@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from errors import StoreUnavailable
+from errors import StoreRejected, StoreUnavailable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -26,6 +26,9 @@ T = TypeVar("T")
 #: Most operations in a group, and the longest a group collects (seconds).
 GROUP_SIZE = 128
 GROUP_S = 0.05
+#: How long a caller waits for an operation that has begun (seconds); the watchdog is faster.
+BEGUN_S = 60.0
+_HINT = "ask again in a few seconds"
 
 
 @dataclass(slots=True)
@@ -59,6 +62,7 @@ class Writer:
         self._slow: queue.SimpleQueue[_Item[Any] | None] = queue.SimpleQueue()
         self._wake = threading.Semaphore(0)
         self._stopping = False
+        self._begun = False
         self._tick = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         #: None, or why the last group could not be stored.
@@ -93,14 +97,19 @@ class Writer:
         """Run an operation and wait for its commit.
 
         Raises:
+            StoreRejected: It cannot be stored; trying again would not help.
             StoreUnavailable: It was not stored; an operation that had not begun by then never runs.
         """
         future = self.submit(op)
         try:
             return future.result(timeout_s)
+        except TimeoutError:
+            if future.cancel():
+                raise StoreUnavailable("the database did not answer in time", hint=_HINT) from None
+        try:
+            return future.result(BEGUN_S)  # it has begun: only its commit can tell what became of it
         except TimeoutError as exc:
-            future.cancel()
-            raise StoreUnavailable("the database did not answer in time") from exc
+            raise StoreUnavailable("the database does not answer", hint=_HINT) from exc
 
     def _take(self) -> _Item[Any] | None:
         for lane in (self._fast, self._slow):
@@ -128,7 +137,7 @@ class Writer:
                 return
 
     def _commit(self, group: list[_Item[Any]]) -> None:
-        if not self._try(group) and len(group) > 1:
+        if not self._try(group) and self._begun and len(group) > 1:
             for item in group:  # the transaction is gone: one at a time from here
                 self._try([item])
         for item in group:
@@ -139,20 +148,20 @@ class Writer:
 
     def _try(self, group: list[_Item[Any]]) -> bool:
         """Run a group in one transaction; False when all of it was undone."""
+        self._begun = False
         try:
-            with self._engine.connect() as conn:
-                with conn.begin() as whole:
-                    for item in group:
-                        self._one(conn, item)
-                        if not _in_transaction(conn):
-                            raise StoreUnavailable("the database gave up the transaction")
-                    whole.commit()
+            with self._engine.connect() as conn, conn.begin() as whole:
+                self._begun = True
+                for item in group:
+                    self._tick = time.monotonic()
+                    self._one(conn, item)
+                whole.commit()
         except (SQLAlchemyError, StoreUnavailable) as exc:
             self.refusing = str(exc.__cause__ or getattr(exc, "orig", None) or exc)
             log.error("group_not_stored size=%d error=%s", len(group), self.refusing)
             for item in group:
-                item.effects.clear()
-                item.error = StoreUnavailable("the database refused the write", detail=self.refusing)
+                item.effects = []
+                item.error = StoreUnavailable("the database refused the write", hint=_HINT)
             return False
         self.refusing = None
         for item in group:
@@ -168,24 +177,24 @@ class Writer:
         return True
 
     def _one(self, conn: Connection, item: _Item[Any]) -> None:
+        """Run one operation in a savepoint. Raises what undid the whole transaction."""
         tx = Tx(conn)
-        item.error = None
-        item.effects = []
-        savepoint = conn.begin_nested()
+        item.error, item.effects = None, []
+        conn.exec_driver_sql("SAVEPOINT one")
         try:
             item.result = item.op(tx)
-            savepoint.commit()
+            conn.exec_driver_sql("RELEASE one")
             item.effects = tx.effects
+            return
         except SQLAlchemyError as exc:
-            if not _in_transaction(conn):
+            if not _in_transaction(conn) or _is_outage(exc):
                 raise
-            savepoint.rollback()
-            item.error = StoreUnavailable("the database refused the write", detail=str(getattr(exc, "orig", exc)))
-            if _is_outage(exc):
-                raise
+            log.exception("operation_failed")
+            item.error = StoreRejected("what was to be written does not fit the database")
         except Exception as exc:  # noqa: BLE001 - belongs to the caller of this operation, not to the group
-            savepoint.rollback()
             item.error = exc
+        conn.exec_driver_sql("ROLLBACK TO one")
+        conn.exec_driver_sql("RELEASE one")
 
 
 def _is_outage(exc: SQLAlchemyError) -> bool:

@@ -1,0 +1,1 @@
+"""The work: verbs, claims, the pool of worker processes and the periodic jobs."""

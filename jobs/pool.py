@@ -1,0 +1,639 @@
+"""The pool: keeps worker processes, gives each one order at a time, and ends what is too long, to the second.
+
+One thread, one loop: pipes, deaths (pidfd), births (the nursery), commands from other threads, and timers; it never
+waits for a commit, a lock held over I/O, or a process. Workers are forked when an order needs one and end after a
+while without. What became of an order is told to the listener, on this thread; it must return at once. A little over
+the budget of lines: every state of a worker is here, and splitting them would hide the order in which things happen.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from clock import Clock
+from jobs.nursery import Nursery
+from jobs.process import Child, Proc, adopt_orphans, children, scan
+from jobs.protocol import Message, ProtocolError, order_to_dict, outcome_from_dict, post_from_dict
+from model import Order, Outcome, Post
+
+log = logging.getLogger(__name__)
+
+#: How long a deadline's expiry may take to be stored before the pool goes ahead and kills (seconds).
+EXPIRE_PATIENCE_S = 1.0
+#: A worker, or a nursery, that is not ready after this long is replaced (seconds).
+READY_S = 30.0
+#: A process that SIGKILL does not end within this is given up on as capacity, and still watched (seconds).
+STUCK_S = 10.0
+#: A worker that closed its pipe has this long to die by itself (seconds).
+CLOSED_S = 0.1
+#: A worker without an order for this long ends (seconds).
+IDLE_S = 60.0
+#: How often /proc is looked at while a dead worker's group is not empty (seconds).
+BURIAL_S = 0.02
+#: Most that one run may report (bytes of messages).
+RUN_BYTES = 64 * 1024 * 1024
+
+
+class Listener(Protocol):
+    """Who hears what became of the orders; called on the pool's thread."""
+
+    def finished(self, order: Order, outcome: Outcome) -> None: ...
+    def died(self, order: Order, reason: str) -> None: ...
+    def overdue(self, order: Order, kind: str) -> None: ...
+    def progressed(self, order: Order, text: str) -> None: ...
+    def beat(self, order: Order) -> None: ...
+    def late(self, order: Order) -> None: ...
+    def freed(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Job:
+    """An order in a worker."""
+
+    order: Order
+    deadline: float
+    progressed: float
+    posts: list[Post] = field(default_factory=list)
+    received: int = 0
+    truncated: bool = False
+    #: When overdue() was told.
+    told: float | None = None
+    revoked: bool = False
+
+    def ends(self) -> float:
+        """The instant at which it is too long, or too long without progress (monotonic)."""
+        return min(self.deadline, self.progressed + self.order.stall_timeout_s)
+
+
+@dataclass(slots=True)
+class Worker:
+    """A child and what it is doing: idle, busy, ending, or dead (leader ended, group not known to be empty)."""
+
+    number: int
+    child: Child
+    state: str
+    #: Monotonic instant of the last change of state.
+    since: float
+    ready: bool = False
+    job: Job | None = None
+    scrapes: int = 0
+    reason: str | None = None
+    killed: bool = False
+    listening: bool = True
+    #: When its report pipe was closed.
+    deaf_at: float = 0.0
+
+
+class Pool:
+    """See the module. Methods may be called from any thread."""
+
+    def __init__(
+        self,
+        *,
+        workers: int,
+        stop_grace_s: float,
+        max_scrapes: int,
+        memory_bytes: int,
+        clock: Clock,
+        listener: Listener,
+    ) -> None:
+        self._size = workers
+        self._grace_s = stop_grace_s
+        self._max_scrapes = max_scrapes
+        self._memory_bytes = memory_bytes
+        self._clock = clock
+        self._listener = listener
+        self._inbox: deque[tuple[str, int, Order | None]] = deque()
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_r, False)
+        os.set_blocking(self._wake_w, False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wake_r, selectors.EVENT_READ, ("wake", None))
+        self._nursery: Nursery | None = None
+        self._nursery_since = 0.0
+        self._nursery_failures = 0
+        self._changed = threading.Condition()
+        #: What other threads see, under the condition's lock.
+        self._workers: dict[int, Worker] = {}
+        self._reserved: set[int] = set()
+        self._tokens: dict[int, int] = {}
+        self._running: dict[int, int] = {}
+        self._stopping: dict[int, set[int]] = {}
+        self._numbers = 0
+        self._closing = False
+        self._buried_at = 0.0
+        self._tick = clock.monotonic()
+        self._thread = threading.Thread(target=self._run, name="pool", daemon=True)
+
+    # -- from any thread -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread and the nursery; once."""
+        adopt_orphans()
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """End every worker, SIGTERM then SIGKILL, and the thread; any number of times, also before start."""
+        self._closing = True
+        self._wake()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def free(self) -> int:
+        """How many orders could be handed over now."""
+        with self._changed:
+            return len(self._free())
+
+    def _free(self) -> list[int]:
+        """Under the lock: numbers of idle workers, then numbers for workers that can be forked."""
+        if self._closing:
+            return []
+        idle = [n for n, w in self._workers.items() if w.state == "idle" and n not in self._reserved]
+        if self._nursery is None or not self._nursery.ready:
+            return idle
+        now = self._clock.monotonic()
+        stuck = sum(
+            w.state in ("ending", "dead") and now - w.since > self._grace_s + STUCK_S for w in self._workers.values()
+        )
+        unborn = len(self._reserved - self._workers.keys())
+        room = self._size - len(self._workers) + stuck - unborn
+        return idle + list(range(self._numbers + 1, self._numbers + 1 + room))
+
+    def reserve(self, n: int) -> list[int]:
+        """Keep up to n places for the caller, until `hand_over` or `release`."""
+        with self._changed:
+            taken = self._free()[:n]
+            self._reserved.update(taken)
+            self._numbers = max([self._numbers, *taken])
+            return taken
+
+    def release(self, slot: int) -> None:
+        """Give a reservation back."""
+        with self._changed:
+            self._reserved.discard(slot)
+
+    def hand_over(self, slot: int, order: Order) -> None:
+        """Give an order to a reserved place; returns at once. The deadline counts from here."""
+        with self._changed:
+            self._running[order.target.id] = order.token
+            self._tokens[order.token] = order.target.id
+        self._post("order", slot, order)
+
+    def revoke(self, token: int) -> None:
+        """Stop the worker that holds this token, if one does; returns at once."""
+        with self._changed:
+            target_id = self._tokens.get(token)
+            if target_id is None:
+                return
+            self._mark_stopping(target_id, token)
+        self._post("revoke", token, None)
+
+    def worker_of(self, target_id: int) -> str:
+        """`none`, `running` or `stopping` (its processes are not known to be gone)."""
+        if not self._tokens:
+            return "none"
+        with self._changed:
+            if self._stopping.get(target_id):
+                return "stopping"
+            return "running" if target_id in self._running else "none"
+
+    def holds(self, token: int) -> bool:
+        """Whether a worker has this order, or is about to get it."""
+        with self._changed:
+            target_id = self._tokens.get(token)
+            return target_id is not None and self._running.get(target_id) == token
+
+    def wait_gone(self, target_id: int, timeout_s: float) -> bool:
+        """Wait until no stopped worker of the target has a live process; False when it took too long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._stopping.get(target_id), timeout_s)
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until no worker has an order and none is stopping; False when it took too long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._running and not self._stopping, timeout_s)
+
+    def tick_age(self) -> float:
+        """Seconds since the loop last went round."""
+        return self._clock.monotonic() - self._tick
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers that have one."""
+        with self._changed:
+            return [w.child.pid for w in self._workers.values() if w.child.pid]
+
+    def _post(self, what: str, number: int, order: Order | None) -> None:
+        self._inbox.append((what, number, order))
+        self._wake()
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_w, b"x")
+        except BlockingIOError:
+            return  # it is awake already
+
+    def _mark_stopping(self, target_id: int, token: int) -> None:
+        """Under the lock: the target's processes are to be gone."""
+        if self._running.get(target_id) == token:
+            del self._running[target_id]
+        self._stopping.setdefault(target_id, set()).add(token)
+
+    def _forget(self, token: int) -> None:
+        """The order has no process any more."""
+        with self._changed:
+            target_id = self._tokens.pop(token, None)
+            if target_id is None:
+                return
+            if self._running.get(target_id) == token:
+                del self._running[target_id]
+            tokens = self._stopping.get(target_id, set())
+            tokens.discard(token)
+            if not tokens:
+                self._stopping.pop(target_id, None)
+            self._changed.notify_all()
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not (self._closing and not self._workers and not self._inbox):
+            try:
+                self.once()
+            except Exception:  # noqa: BLE001 - top of the loop: one fault must not stop every deadline
+                log.exception("pool_round_failed")
+        if self._nursery is not None:
+            self._lose_nursery()
+        self._selector.close()
+        os.close(self._wake_r)
+
+    def once(self) -> None:
+        """One round: read what came, take commands, look at the timers."""
+        now = self._tick = self._clock.monotonic()
+        for key, _ in self._selector.select(max(0.0, self._next_timer(now) - now)):
+            what, worker = key.data
+            if what == "wake":
+                os.read(self._wake_r, 4096)
+            elif what == "nursery":
+                self._births()
+            elif what == "order":
+                self._flush(worker)
+            elif what == "report" and worker.listening:
+                self._hear(worker)
+            elif what == "death" and worker.state != "dead":
+                self._leader_died(worker)
+        self._tick = self._clock.monotonic()
+        while self._inbox:
+            what, number, order = self._inbox.popleft()
+            if order is not None:
+                self._take(number, order)
+            else:
+                self._revoked(number)
+        self._timers()
+        self._keep_nursery()
+
+    def _next_timer(self, now: float) -> float:
+        """The next instant at which something is due (monotonic)."""
+        until = now + 1.0
+        for worker in self._workers.values():
+            job = worker.job
+            if worker.state == "dead":
+                until = min(until, self._buried_at + BURIAL_S)
+            elif worker.state == "ending":
+                until = until if worker.killed else min(until, worker.since + self._grace_s)
+            elif not worker.listening:
+                until = min(until, worker.deaf_at + CLOSED_S)
+            elif job is not None:
+                until = min(until, job.ends() if job.told is None else job.told + EXPIRE_PATIENCE_S)
+        return until
+
+    def _timers(self) -> None:
+        now, procs = self._clock.monotonic(), None
+        for worker in list(self._workers.values()):
+            if worker.state in ("idle", "busy"):
+                self._timer(worker, now)
+            elif worker.state == "ending" and not worker.killed and now - worker.since >= self._grace_s:
+                self._kill(worker)
+            elif worker.killed and not worker.child.pid and now - worker.since > READY_S and self._nursery is not None:
+                self._lose_nursery()  # it does not fork: what it never bore is given up
+            if worker.state == "dead" and now - self._buried_at >= BURIAL_S:
+                procs = scan() if procs is None else procs
+                self._bury(worker, procs)
+        if procs is not None:
+            self._buried_at = self._clock.monotonic()
+
+    def _timer(self, worker: Worker, now: float) -> None:
+        job = worker.job
+        if self._closing:
+            self._end(worker, "the daemon is stopping")
+        elif not worker.listening and now - worker.deaf_at >= CLOSED_S:
+            self._fail(worker, "the worker closed its pipe")
+        elif job is None:
+            if now - worker.since > IDLE_S and worker.number not in self._reserved:
+                self._retire(worker)
+        elif job.told is not None:
+            if now - job.told >= EXPIRE_PATIENCE_S:
+                self._revoked(job.order.token)  # it could not be stored in time: the work ends all the same
+        elif now >= job.ends():
+            job.told = now
+            self._listener.overdue(job.order, "deadline" if now >= job.deadline else "stalled")
+        elif not worker.ready and now - worker.since > READY_S:
+            self._fail(worker, "the worker process did not start in time")
+
+    # -- the nursery ---------------------------------------------------------------------------------------------
+
+    def _keep_nursery(self) -> None:
+        """Start one where none is; one that failed is tried again later and later, up to every 10 s."""
+        now = self._clock.monotonic()
+        if self._nursery is not None:
+            if not self._nursery.ready and now - self._nursery_since > READY_S:
+                self._lose_nursery()
+            return
+        if self._closing or now - self._nursery_since < min(0.1 * 2**self._nursery_failures, 10.0) - 0.1:
+            return
+        self._nursery_since = now
+        try:
+            self._nursery = Nursery()
+        except OSError as exc:
+            self._nursery_failures = min(self._nursery_failures + 1, 10)
+            log.error("nursery_not_started error=%s", exc)
+            return
+        self._selector.register(self._nursery.sock, selectors.EVENT_READ, ("nursery", None))
+
+    def _births(self) -> None:
+        if self._nursery is None:
+            return
+        try:
+            was_ready = self._nursery.ready
+            for number, pid in self._nursery.receive():
+                self._born(number, pid)
+            if self._nursery.ready and not was_ready:
+                self._nursery_failures = 0
+                self._listener.freed()
+        except EOFError:
+            log.error("nursery_died pid=%d", self._nursery.pid)
+            self._lose_nursery()
+
+    def _lose_nursery(self) -> None:
+        """Its workers live on; those not born yet are given up: closing their life pipe kills them."""
+        assert self._nursery is not None
+        self._selector.unregister(self._nursery.sock)
+        self._nursery.close()
+        self._nursery = None
+        self._nursery_failures = min(self._nursery_failures + 1, 10)
+        self._nursery_since = self._clock.monotonic()
+        for worker in list(self._workers.values()):
+            if not worker.child.pid:
+                self._stillborn(worker, "the worker process could not be started: the nursery died")
+
+    def _spawn(self, number: int) -> Worker | None:
+        """Ask for a worker; None when there cannot be one now."""
+        if self._nursery is None:
+            return None
+        try:
+            child = Child()
+        except OSError as exc:
+            log.error("worker_not_started error=%s", exc)
+            return None
+        try:
+            self._nursery.ask(number, child.theirs, self._memory_bytes)
+        except OSError as exc:
+            log.error("worker_not_started error=%s", exc)
+            child.close()
+            return None
+        child.handed()
+        worker = Worker(number=number, child=child, state="idle", since=self._clock.monotonic())
+        with self._changed:
+            self._workers[number] = worker
+        self._selector.register(child.report_fd, selectors.EVENT_READ, ("report", worker))
+        return worker
+
+    def _born(self, number: int, pid: int) -> None:
+        worker = self._workers.get(number)
+        if worker is None:
+            return  # given up before; its life pipe is closed
+        if not pid:
+            self._stillborn(worker, "the machine has no room for a worker process")
+            return
+        worker.child.born(pid)
+        self._selector.register(worker.child.pid_fd, selectors.EVENT_READ, ("death", worker))
+        if worker.killed:
+            self._kill(worker)
+        elif worker.state == "ending":
+            worker.child.terminate()
+
+    def _stillborn(self, worker: Worker, reason: str) -> None:
+        job = worker.job
+        self._remove(worker)
+        worker.child.close()
+        if job is not None:
+            if not job.revoked:
+                self._listener.died(job.order, worker.reason or reason)
+            self._forget(job.order.token)
+        self._listener.freed()
+
+    # -- orders --------------------------------------------------------------------------------------------------
+
+    def _take(self, number: int, order: Order) -> None:
+        worker = self._workers.get(number)
+        if not self.holds(order.token):  # revoked before it was handed over
+            self.release(number)
+            self._forget(order.token)
+            return
+        if worker is None:
+            worker = self._spawn(number)
+        self.release(number)
+        if worker is None or worker.state != "idle":
+            self._listener.died(order, "the worker process was gone before it got the order")
+            self._forget(order.token)
+            return
+        now = self._clock.monotonic()
+        worker.job = Job(order=order, deadline=now + order.timeout_s, progressed=now)
+        self._enter(worker, "busy")
+        worker.scrapes += 1
+        try:
+            if not worker.child.send({"t": "order"} | order_to_dict(order)):  # larger than the pipe: as it is read
+                self._selector.register(worker.child.order_fd, selectors.EVENT_WRITE, ("order", worker))
+        except ProtocolError as exc:
+            self._fail(worker, str(exc))
+        except OSError:
+            return  # its death is seen in the next round
+
+    def _flush(self, worker: Worker) -> None:
+        try:
+            done = worker.child.flush()
+        except OSError:
+            done = True
+        if done:
+            self._unwatch_order(worker)
+
+    def _unwatch_order(self, worker: Worker) -> None:
+        if worker.child.order_fd >= 0 and worker.child.order_fd in self._selector.get_map():
+            self._selector.unregister(worker.child.order_fd)
+
+    def _revoked(self, token: int) -> None:
+        for worker in self._workers.values():
+            if worker.job is not None and worker.job.order.token == token:
+                with self._changed:
+                    self._mark_stopping(worker.job.order.target.id, token)
+                worker.job.revoked = True
+                self._end(worker, "the run was ended")
+                return
+        self._forget(token)
+
+    # -- reports -------------------------------------------------------------------------------------------------
+
+    def _hear(self, worker: Worker) -> None:
+        try:
+            messages, closed = worker.child.receive()
+            for message in messages:
+                self._message(worker, message)
+        except ProtocolError as exc:
+            self._fail(worker, f"the worker broke the protocol: {exc}")
+            closed = True
+        if closed:  # most times its death follows at once, and says more
+            self._deafen(worker)
+
+    def _deafen(self, worker: Worker) -> None:
+        if worker.listening:
+            worker.listening, worker.deaf_at = False, self._clock.monotonic()
+            self._selector.unregister(worker.child.report_fd)
+
+    def _message(self, worker: Worker, message: Message) -> None:
+        kind, job = message.get("t"), worker.job
+        if kind == "ready":
+            worker.ready = True
+        elif job is None or message.get("token") != job.order.token:
+            return  # of an earlier order
+        elif job.revoked:
+            if kind == "result":
+                self._listener.late(job.order)
+        elif kind == "beat":
+            self._listener.beat(job.order)
+        elif kind == "progress":
+            job.progressed = self._clock.monotonic()
+            self._listener.progressed(job.order, str(message.get("text", ""))[:200])
+        elif kind == "posts":
+            job.progressed = self._clock.monotonic()
+            self._posts(job, message.get("posts"))
+        elif kind == "result":
+            self._result(worker, job, message)
+        else:
+            raise ProtocolError("a message of no known kind")
+
+    def _posts(self, job: Job, posts: Any) -> None:  # Any: whatever a worker sent
+        if not isinstance(posts, list):
+            raise ProtocolError("posts are not a list")
+        for one in posts:
+            if len(job.posts) >= job.order.limits.max_posts or job.received > RUN_BYTES:
+                job.truncated = True
+                return
+            post = post_from_dict(one)
+            job.received += len(post.html) + len(post.text) + len(post.title) + len(post.native_id) + 200
+            job.posts.append(post)
+
+    def _result(self, worker: Worker, job: Job, message: Message) -> None:
+        outcome = outcome_from_dict(message, posts=tuple(job.posts), truncated=job.truncated)
+        self._listener.finished(job.order, outcome)
+        job.posts = []
+        if message.get("dirty") or self._left_behind(worker):
+            with self._changed:
+                self._mark_stopping(job.order.target.id, job.order.token)
+            job.revoked = True
+            self._end(worker, "its scrape left processes or threads behind")
+            return
+        worker.job = None
+        self._enter(worker, "idle")
+        self._forget(job.order.token)
+        if worker.scrapes >= self._max_scrapes:
+            self._retire(worker)
+        self._listener.freed()
+
+    def _left_behind(self, worker: Worker) -> bool:
+        """Whether orphans of its scrape came to us; most times there is no child we do not know."""
+        known = {w.child.pid for w in self._workers.values()}
+        if self._nursery is not None:
+            known.add(self._nursery.pid)
+        if not children() - known:
+            return False
+        procs = scan()
+        worker.child.reap_orphans(procs)
+        return len(worker.child.alive(procs)) > 1
+
+    # -- processes -----------------------------------------------------------------------------------------------
+
+    def _enter(self, worker: Worker, state: str) -> None:
+        with self._changed:
+            worker.state, worker.since = state, self._clock.monotonic()
+
+    def _fail(self, worker: Worker, reason: str) -> None:
+        """The worker is no good: end it, and say so when it is dead."""
+        worker.reason = reason
+        self._end(worker, reason)
+
+    def _retire(self, worker: Worker) -> None:
+        """It has no order: let it end by itself."""
+        self._unwatch_order(worker)
+        worker.child.hang_up()
+        self._enter(worker, "ending")
+
+    def _end(self, worker: Worker, why: str) -> None:
+        """Begin to stop it: SIGTERM now, SIGKILL by a timer."""
+        if worker.state in ("ending", "dead"):
+            return
+        log.info("worker_stopping pid=%d why=%s", worker.child.pid, why)
+        worker.reason = worker.reason or why
+        self._enter(worker, "ending")
+        worker.child.terminate()
+        if self._grace_s <= 0:
+            self._kill(worker)
+
+    def _kill(self, worker: Worker) -> None:
+        worker.killed = True
+        worker.child.kill(scan())
+        log.info("worker_killed pid=%d", worker.child.pid)
+
+    def _leader_died(self, worker: Worker) -> None:
+        """Read what it still said and tell; the rest of its group is killed at the burial, in this round."""
+        reason = worker.child.ending()
+        if reason is None:
+            return
+        self._selector.unregister(worker.child.pid_fd)
+        for _ in range(512):  # a run's whole report fits
+            if not worker.listening or worker.job is None:
+                break
+            self._hear(worker)
+        self._deafen(worker)
+        told = worker.reason if worker.state == "ending" else None
+        job, self._buried_at = worker.job, 0.0
+        if worker.state != "ending":
+            log.warning("worker_died pid=%d reason=%s", worker.child.pid, reason)
+        self._enter(worker, "dead")
+        if job is not None and not job.revoked:
+            with self._changed:
+                self._mark_stopping(job.order.target.id, job.order.token)
+            job.revoked = True
+            self._listener.died(job.order, told or reason)
+
+    def _bury(self, worker: Worker, procs: dict[int, Proc]) -> None:
+        """Kill what is left; once nothing is alive, reap, forget and make room for a new one."""
+        if worker.child.alive(procs):
+            worker.child.kill(procs)
+            return
+        self._remove(worker)
+        worker.child.reap_orphans(procs)
+        worker.child.reap()
+        if worker.job is not None:
+            self._forget(worker.job.order.token)
+        self._listener.freed()
+
+    def _remove(self, worker: Worker) -> None:
+        self._deafen(worker)
+        self._unwatch_order(worker)
+        with self._changed:
+            self._workers.pop(worker.number, None)
+            self._reserved.discard(worker.number)

@@ -1,0 +1,1 @@
+"""Where posts come from: adapters and their HTTP session. Runs inside a worker, never touches the database."""
