@@ -55,7 +55,7 @@ docs: .venv/.stamp ## Write the generated parts of the documents anew
 	$(PY) -m docs.generate
 
 bench: .venv/.stamp ## Measure throughput (ARGS="--help")
-	$(PY) benchmarks/throughput.py $(ARGS)
+	$(PY) -m benchmarks.throughput $(ARGS)
 
 lock: .venv/.stamp ## Resolve setup.cfg into requirements.lock (ARGS="--upgrade")
 	UV_CUSTOM_COMPILE_COMMAND="make lock" $(PY) -m uv pip compile -q --universal --python-version 3.11 \

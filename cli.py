@@ -1,7 +1,8 @@
-"""The `gleand` command: `serve` runs the daemon, `check` reads its settings, everything else talks HTTP to it.
+"""The `gleand` command: `serve` runs the daemon, `check` and `init` look after it, everything else talks HTTP to it.
 
-Heavy imports stay inside functions, so that `gleand --version` and a completion are quick. Beyond the usual budget
-of lines since every verb is a handful of them; reading what others wrote (targets to import) is at the end.
+Heavy imports stay inside functions, so that `gleand --version` and a completion are quick. What verbs share lives in
+terminal/: the daemon over HTTP, printing, watching, files. Beyond the usual budget of lines since every verb is a
+handful of them. Exit codes exist here only.
 """
 
 from __future__ import annotations
@@ -12,183 +13,35 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from gleand import __version__
+from terminal.printing import FOREVER, View, clean, clip, complain, fields, table
+from terminal.remote import PAGE, Failed, Misused, NotFound, Remote, Unreachable, connect
+from terminal.targets import exported, import_one, read_targets, write
+
+if TYPE_CHECKING:
+    from terminal.follow import Outcome
 
 #: What the exit code says.
 EXIT_OK, EXIT_REFUSED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_NOT_FOUND, EXIT_CONFIG, EXIT_STOPPED = 0, 1, 2, 3, 4, 78, 130
-#: To connect, and to wait for an answer (seconds); removing a target waits for its process to be gone.
-TIMEOUTS_S = (5.0, 90.0)
-PAGE = 200
-#: Stored by a pause without an end.
-FOREVER = "9999-01-01T00:00:00+00:00"
-View = dict[str, Any]  # Any: JSON values
-
-
-class Failed(Exception):
-    """The command cannot go on; the message is for people."""
-
-    def __init__(self, code: int, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.code, self.hint = code, hint
-
-
-def clean(value: object) -> str:
-    """Text on one line, without what a terminal would obey: it comes from strangers."""
-    text = "" if value is None else str(value)
-    return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def complain(message: object, hint: object = None) -> None:
-    """One sentence on stderr, and what to do."""
-    click.echo(f"gleand: {clean(message)}", err=True)
-    if hint:
-        click.echo(f"  hint: {clean(hint)}", err=True)
-
-
-def table(names: list[str], rows: list[list[object]]) -> None:
-    """A table on a terminal; elsewhere lines of values with tabs between, for other programs."""
-    cells = [[clean(value) for value in row] for row in rows]
-    if not sys.stdout.isatty():
-        for row in cells:
-            click.echo("\t".join(row))
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(*names, box=None, pad_edge=False)
-    for row in cells:
-        drawn.add_row(*(Text(cell) for cell in row))
-    Console().print(drawn)
-
-
-def fields(view: View, names: str) -> None:
-    """`name: value` for those that are there."""
-    for name in names.split():
-        value = view.get(name)
-        if value is not None:
-            click.echo(f"{name}: {clean(json.dumps(value) if isinstance(value, bool | dict | list) else value)}")
-
-
-class Remote:
-    """The daemon, as the command line sees it."""
-
-    def __init__(self, url: str, token: str | None, as_json: bool) -> None:
-        import requests
-
-        self.url, self.as_json = url.rstrip("/"), as_json
-        self._session = requests.Session()
-        self._session.trust_env = False  # a proxy has no business between us and our daemon
-        if token:
-            self._session.headers["Authorization"] = f"Bearer {token}"
-
-    def call(self, method: str, path: str, **how: Any) -> Any:  # Any: JSON
-        """Ask; returns the answer's JSON. Raises Failed with the exit code for what went wrong."""
-        return self.read(self.send(method, path, **how))
-
-    def read(self, response: Any) -> Any:  # Any: a requests.Response, imported late; JSON
-        """The JSON of an answer. Raises Failed for one that is an error."""
-        try:
-            view = response.json()
-        except ValueError:
-            where = "is it gleand that listens there?"
-            raise Failed(EXIT_REFUSED, f"{self.url} answered {response.status_code} without JSON; {where}") from None
-        if response.status_code < 300:
-            return view
-        view = view if isinstance(view, dict) else {}
-        hint = view.get("hint")
-        if response.status_code in (401, 403):
-            hint = hint or "give the api_token with --token or GLEAND_API_TOKEN"
-        code = EXIT_NOT_FOUND if response.status_code == 404 else EXIT_REFUSED
-        raise Failed(code, str(view.get("error") or f"the daemon answered {response.status_code}"), hint)
-
-    def send(self, method: str, path: str, **how: Any) -> Any:  # Any: a requests.Response, imported late
-        """Ask; returns the response. Raises Failed when nobody answers."""
-        import requests
-
-        try:
-            return self._session.request(method, self.url + path, timeout=TIMEOUTS_S, allow_redirects=False, **how)
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, requests.exceptions.MissingSchema):
-            raise Failed(EXIT_USAGE, f"{self.url} is no http:// address") from None
-        except requests.ReadTimeout:
-            raise Failed(EXIT_UNREACHABLE, f"the daemon at {self.url} did not answer in {TIMEOUTS_S[1]:g} s") from None
-        except requests.RequestException:
-            hint = "start it with 'gleand serve', or say with --url where it is"
-            raise Failed(EXIT_UNREACHABLE, f"no daemon answers at {self.url}", hint) from None
-
-    def pages(self, path: str, name: str, params: View, most: int | None = None) -> list[View]:
-        """Follow the cursors of a list, to its end or to `most` entries."""
-        rows: list[View] = []
-        params = {k: v for k, v in params.items() if v is not None}
-        while most is None or len(rows) < most:
-            limit = PAGE if most is None else min(PAGE, most - len(rows))
-            view = self.call("GET", path, params=params | {"limit": limit})
-            rows += view[name]
-            if not view.get("next_cursor"):
-                break
-            params["cursor"] = view["next_cursor"]
-        return rows
-
-    def find(self, name: str) -> View:
-        """The target an id, a handle, `source:handle` or a URL means. Raises Failed."""
-        if name.isascii() and name.isdigit():
-            try:
-                return dict(self.call("GET", f"/api/targets/{name}"))
-            except Failed as exc:
-                if exc.code != EXIT_NOT_FOUND:
-                    raise
-        searches: list[View] = [{"q": name}]
-        source, colon, handle = name.partition(":")
-        if "://" in name:
-            searches.append({"q": name.split("?")[0].rstrip("/").rpartition("/")[2].lstrip("@")})
-        elif colon:
-            searches.append({"q": handle, "source": source})
-        for search in searches:
-            rows = self.pages("/api/targets", "targets", search)
-            found = [row for row in rows if name.rstrip("/") in _names(row)]
-            if len(found) > 1:
-                which = ", ".join(f"{row['source']}:{row['handle']}" for row in found)
-                raise Failed(EXIT_USAGE, f"{name} may be {which}", "name it as source:handle, or by its id")
-            if found:
-                return found[0]
-        raise Failed(EXIT_NOT_FOUND, f"no target {name} is tracked", "see 'gleand list'")
-
-    def show(self, view: Any, *lines: object) -> None:  # Any: JSON
-        """Print the answer as it came, or in words."""
-        if self.as_json:
-            click.echo(json.dumps(view, indent=2))
-        for line in () if self.as_json else lines:
-            click.echo(clean(line))
-
-
-def _names(row: View) -> set[str]:
-    names = {row.get("handle") or "", row.get("url") or "", f"{row.get('source')}:{row.get('handle')}"}
-    return {name.rstrip("/") for name in names} - {""}
-
-
-def connect(url: str | None, token: str | None, config: Path | None, as_json: bool) -> Remote:
-    """Find the daemon: the flags, else `GLEAND_URL`, else where its settings say it listens."""
-    url, token = url or os.environ.get("GLEAND_URL") or None, token or os.environ.get("GLEAND_API_TOKEN")
-    if url is None or config is not None:
-        from config import load
-
-        settings = load(config)
-        token = token or settings.api_token
-        if url is None and settings.port == 0:
-            raise Failed(EXIT_USAGE, "the settings leave the port open", "say with --url where the daemon is")
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
-        url = url or f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
-    return Remote(url, token, as_json)
+#: A mistake of our own.
+EXIT_INTERNAL = 70
+#: Of each family of failures; any other is a refusal.
+_CODES: dict[type[Failed], int] = {
+    Misused: EXIT_USAGE,
+    Unreachable: EXIT_UNREACHABLE,
+    NotFound: EXIT_NOT_FOUND,
+}
 
 
 _config_option = click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings.")
+_newest = click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most this many.")
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -204,6 +57,37 @@ def remote(function: Callable[..., int | None]) -> Callable[..., int | None]:
         return function(connect(url, token, config, as_json), **rest)
 
     return command
+
+
+class Wait(NamedTuple):
+    """Whether the outcome is waited for, and how long."""
+
+    wanted: bool
+    #: At most this (seconds); None: as long as it takes.
+    most_s: float | None
+
+
+def _positive(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value < float("inf"):
+        raise click.BadParameter("it should be a number of seconds above 0")
+    return value
+
+
+def waiting(*names: str) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+    """Give a command --wait, and an option of these names that bounds it."""
+
+    def decorate(function: Callable[..., int | None]) -> Callable[..., int | None]:
+        @click.option("--wait", "wanted", is_flag=True, help="Wait for the outcome: exit code 0 for COMPLETED, else 1.")
+        @click.option(*names, "most_s", type=float, callback=_positive, help="Wait at most this long (seconds).")
+        @functools.wraps(function)
+        def command(*given: Any, wanted: bool, most_s: float | None, **rest: Any) -> int | None:  # Any: passed on
+            if most_s is not None and not wanted:
+                raise click.UsageError(f"{names[0]} goes with --wait")
+            return function(*given, wait=Wait(wanted, most_s), **rest)
+
+        return command
+
+    return decorate
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -234,14 +118,16 @@ def serve(config: Path | None, chosen: dict[str, str], **flags: str | None) -> i
     """Run the daemon until it is told to stop."""
     from config import load
 
-    settings = load(config, chosen | {k: v for k, v in flags.items() if v is not None})
+    given = chosen | {k: v for k, v in flags.items() if v is not None}
+    settings = load(config, given)
     wrong = _schedule_problem(settings)
     if wrong:
         complain(wrong)
         return EXIT_CONFIG
     import daemon
 
-    return daemon.run(settings)
+    environ = dict(os.environ)  # the daemon's own loses what workers must not see
+    return daemon.run(settings, lambda: load(config, given, environ))
 
 
 @gleand.command()
@@ -273,15 +159,11 @@ def check(config: Path | None, chosen: dict[str, str], as_json: bool, **flags: s
 
 
 def _schedule_problem(settings: Any) -> str | None:  # Any: config.Settings, imported late
-    from zoneinfo import ZoneInfo
-
     from errors import Unusable
-    from jobs.schedules import check
+    from jobs.schedules import check, zone_of
 
-    now = datetime.now(UTC)
-    zone = now.astimezone().tzinfo if settings.timezone == "local" else ZoneInfo(settings.timezone)
     try:
-        check(settings.default_schedule, now=now, zone=zone or UTC)
+        check(settings.default_schedule, now=datetime.now(UTC), zone=zone_of(settings.timezone))
     except Unusable as exc:
         return f"default_schedule: {exc.message}" + (f"; {exc.hint}" if exc.hint else "")
     return None
@@ -316,15 +198,24 @@ def _scraper_problems(settings: Any) -> list[tuple[str, str]]:  # Any: config.Se
 @click.option("--source", help="Which adapter; without it, found from the target.")
 @click.option("--schedule", help="'every 15m', a crontab line, or 'manual'.")
 @click.option("--range", "range_", type=click.IntRange(min=1), help="Most posts wanted.")
-@click.option("--timeout-s", type=float, help="Longest time a run may take (seconds).")
-@click.option("--no-start", is_flag=True, help="Wait for the schedule instead of scraping now.")
+@click.option("--timeout-s", type=float, callback=_positive, help="Longest time a run may take (seconds).")
+@click.option("--no-start", is_flag=True, help="Leave it to the schedule instead of scraping now.")
+@waiting("--wait-s")
 @remote
-def add(daemon: Remote, *, target: str, no_start: bool, range_: int | None, **more: Any) -> None:
+def add(daemon: Remote, *, target: str, no_start: bool, range_: int | None, wait: Wait, **more: Any) -> int:
     """Track TARGET (a URL, source:handle, or a handle) and scrape it."""
+    if no_start and wait.wanted:
+        raise click.UsageError("--wait has nothing to wait for with --no-start")
     body = {"target": target, "start": False if no_start else None, "range": range_} | more
     view = daemon.call("POST", "/api/targets", json={k: v for k, v in body.items() if v is not None})
     row = view.get("target") if isinstance(view.get("target"), dict) else view
-    daemon.show(view, f"added {row.get('source')}:{row.get('handle')} as target {row.get('id')}")
+    said = f"added {row.get('source')}:{row.get('handle')} as target {row.get('id')}"
+    if not wait.wanted:
+        daemon.show(view, said)
+        return EXIT_OK
+    if not daemon.as_json:
+        daemon.show(view, said)
+    return _run_ended(daemon, row, after=0, wait=wait)
 
 
 @gleand.command()
@@ -367,11 +258,15 @@ def show(daemon: Remote, *, target: str) -> None:
 
 @gleand.command()
 @click.argument("target", required=False)
+@click.option("--watch", "-w", is_flag=True, help="Go on until Ctrl-C: a live screen, or a line for each change.")
 @remote
-def status(daemon: Remote, *, target: str | None) -> None:
+def status(daemon: Remote, *, target: str | None, watch: bool) -> None:
     """Say what TARGET, or what was asked for last, is doing."""
-    path = f"/api/targets/{daemon.find(target)['id']}/status" if target else "/api/scrape-status"
-    view = daemon.call("GET", path)
+    target_id = daemon.find(target)["id"] if target else None
+    if watch:
+        _watch(daemon, target_id)
+        return
+    view = daemon.call("GET", f"/api/targets/{target_id}/status" if target else "/api/scrape-status")
     daemon.show(view)
     if not daemon.as_json:
         names = "state phase worker progress error reason current_user total_users completed_users failed_users"
@@ -379,18 +274,70 @@ def status(daemon: Remote, *, target: str | None) -> None:
         fields(view, names + " paused_until counts")
 
 
+def _watch(daemon: Remote, target_id: int | None) -> None:
+    from terminal import screen
+    from terminal.watch import Watch
+
+    if daemon.as_json or not screen.can_draw():
+        presenter = screen.JsonLines() if daemon.as_json else screen.Lines()
+        screen.present(Watch(daemon, target_id, most=lambda: PAGE), presenter)
+    else:
+        live = screen.Screen(daemon.now)
+        screen.present(Watch(daemon, target_id, most=live.room), live)
+
+
 @gleand.command()
 @click.argument("target", required=False)
+@waiting("--timeout-s", "--wait-s")
 @remote
-def refresh(daemon: Remote, *, target: str | None) -> None:
+def refresh(daemon: Remote, *, target: str | None, wait: Wait) -> int:
     """Scrape TARGET now, or every target."""
     if target is None:
-        view = daemon.call("POST", "/api/users/refresh-all", json={})
-        daemon.show(view, f"asked for {view.get('total_users')} targets")
-        return
+        return _refresh_all(daemon, wait)
     row = daemon.find(target)
+    before = _last_run_id(daemon.call("GET", f"/api/targets/{row['id']}/status")) if wait.wanted else 0
     view = daemon.call("POST", f"/api/targets/{row['id']}/transitions", json={"trigger": "start"})
-    daemon.show(view, f"{row['handle']}: {view.get('phase') or view.get('state')}")
+    if not wait.wanted:
+        daemon.show(view, f"{row['handle']}: {view.get('phase') or view.get('state')}")
+        return EXIT_OK
+    # An overdue run was expired by asking; its outcome is not the one that is waited for.
+    queued = view.get("state") != "RUNNING" and (view.get("requested_at") or view.get("phase") == "queued")
+    return _run_ended(daemon, row, after=_last_run_id(view) if queued else before, wait=wait)
+
+
+def _last_run_id(view: View) -> int:
+    return int((view.get("last_run") or {}).get("id") or 0)
+
+
+def _refresh_all(daemon: Remote, wait: Wait) -> int:
+    view = daemon.call("POST", "/api/users/refresh-all", json={})
+    if not (daemon.as_json and wait.wanted):
+        daemon.show(view, f"asked for {view.get('total_users')} targets")
+    if not wait.wanted:
+        return EXIT_OK
+    from terminal.follow import sweep_outcome
+
+    outcome = sweep_outcome(daemon, int(view["sweep_id"]), timeout_s=wait.most_s)
+    words = {"completed": "completed", "failed": "failed", "timed_out": "timed out"}
+    return _tell(daemon, "all", outcome, ", ".join(f"{outcome.view.get(f'{n}_users')} {w}" for n, w in words.items()))
+
+
+def _run_ended(daemon: Remote, row: View, *, after: int, wait: Wait) -> int:
+    from terminal.follow import run_outcome
+
+    outcome = run_outcome(daemon, int(row["id"]), after=after, timeout_s=wait.most_s)
+    run = outcome.view.get("last_run") or {}
+    found = f"COMPLETED, {run.get('posts_seen', 0)} posts, {run.get('posts_new', 0)} new"
+    return _tell(daemon, f"{row.get('source')}:{row.get('handle')}", outcome, found)
+
+
+def _tell(daemon: Remote, name: str, outcome: Outcome, success: str) -> int:
+    good = outcome.state == "COMPLETED"
+    daemon.show(outcome.view, *([f"{name}: {success}"] if good else []))
+    if not good:
+        hint = None if name == "all" else f"see 'gleand journal {name}'"
+        complain(f"{name}: {outcome.state}: {outcome.error or 'no reason given'}", hint)
+    return EXIT_OK if good else EXIT_REFUSED
 
 
 @gleand.command()
@@ -457,7 +404,7 @@ def resume(daemon: Remote, *, target: str) -> None:
 
 @gleand.command()
 @click.argument("target", required=False)
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@_newest
 @remote
 def posts(daemon: Remote, *, target: str | None, limit: int) -> None:
     """Show the newest posts, of TARGET or of all."""
@@ -471,8 +418,57 @@ def posts(daemon: Remote, *, target: str | None, limit: int) -> None:
 
 
 def _title(post: View) -> str:
-    text = clean(post.get("title") or post.get("post_text"))
-    return text if len(text) <= 100 else text[:99] + "\N{HORIZONTAL ELLIPSIS}"
+    return clip(clean(post.get("title") or post.get("post_text")), 100)
+
+
+def _list(daemon: Remote, path: str, name: str, columns: str, most: int | None = None) -> None:
+    """Show a list of the daemon's, newest first where it has an order."""
+    rows = daemon.pages(path, name, {}, most)
+    if daemon.as_json:
+        daemon.show({name: rows})
+    else:
+        table(columns.split(), [[row.get(column) for column in columns.split()] for row in rows])
+
+
+@gleand.command()
+@click.argument("target")
+@_newest
+@remote
+def runs(daemon: Remote, *, target: str, limit: int) -> None:
+    """Show the newest runs of TARGET and how each ended."""
+    columns = "id state started_at duration_s posts_seen posts_new posts_edited error"
+    _list(daemon, f"/api/targets/{daemon.find(target)['id']}/runs", "runs", columns, limit)
+
+
+@gleand.command()
+@click.argument("target")
+@_newest
+@remote
+def journal(daemon: Remote, *, target: str, limit: int) -> None:
+    """Show what TARGET went through: each transition and each refusal, newest first."""
+    columns = "at trigger from to refused_by times actor reason run_id"
+    _list(daemon, f"/api/targets/{daemon.find(target)['id']}/journal", "journal", columns, limit)
+
+
+@gleand.command()
+@remote
+def hosts(daemon: Remote) -> None:
+    """Show the hosts that are waited for, until when and why."""
+    _list(daemon, "/api/hosts", "hosts", "host next_allowed_at reason")
+
+
+@gleand.command()
+@remote
+def sources(daemon: Remote) -> None:
+    """Show the sources there are, and how a target of each is written."""
+    rows = daemon.get("/api/sources", "sources")["sources"]
+    if daemon.as_json:
+        daemon.show({"sources": rows})
+    else:
+        table(
+            ["source", "example", "description"],
+            [[r.get("name"), r.get("example"), r.get("description")] for r in rows],
+        )
 
 
 @gleand.command()
@@ -495,7 +491,7 @@ def diagram(daemon: Remote) -> None:
         click.echo(clean(line))
 
 
-# -- import ----------------------------------------------------------------------------------------------------------
+# -- targets in files ------------------------------------------------------------------------------------------------
 
 
 @gleand.command("import")
@@ -504,89 +500,90 @@ def diagram(daemon: Remote) -> None:
 @click.option("--schedule", help="For entries that name none.")
 @click.option("--no-start", is_flag=True, help="Wait for the schedule instead of scraping now.")
 @remote
-def import_(daemon: Remote, *, file: io.TextIOWrapper, source: str | None, schedule: str | None, no_start: bool) -> int:
+def import_(daemon: Remote, *, file: io.TextIOWrapper, no_start: bool, **common: str | None) -> int:
     """Track every target in FILE (- is standard input).
 
-    One target a line, with # comments; or OPML; or JSON: a list, or what `list --json` printed.
+    One target a line, with # comments; or OPML; or JSON: a list, what `export` wrote, or what `list --json` printed.
     """
     try:
         text = file.read()
     except UnicodeDecodeError:
-        raise Failed(EXIT_USAGE, f"{file.name} is not UTF-8") from None
-    common = {"source": source, "schedule": schedule, "start": False if no_start else None}
-    results: list[View] = []
+        raise Misused(f"{file.name} is not UTF-8", "save it as UTF-8") from None
+    except OSError as exc:
+        raise Misused(f"{file.name} cannot be read: {exc.strerror or exc}") from None
+    results = []
     for where, entry in read_targets(text):
-        body = {k: v for k, v in (common | entry).items() if v is not None}
-        result: View = {"at": where, "target": body.get("target")}
-        response = daemon.send("POST", "/api/targets", json=body)
-        if response.status_code < 300:
-            result["result"] = "added"
-        elif response.status_code == 409:
-            result["result"] = "tracked already"
-        elif response.status_code in (401, 403):
-            daemon.read(response)  # no other line will fare better
-        else:
-            result |= {"result": "refused"} | _reason(response)
+        result = {"at": where, "target": entry.get("target")} | import_one(daemon, common | entry, start=not no_start)
         results.append(result)
-        if result["result"] == "refused" and not daemon.as_json:
+        if "error" in result and not daemon.as_json:
             complain(f"{where}: {result['target']}: {result['error']}", result.get("hint"))
     counts = {word: sum(r["result"] == word for r in results) for word in ("added", "tracked already", "refused")}
     daemon.show({"results": results, **counts}, ", ".join(f"{count} {word}" for word, count in counts.items()))
-    return EXIT_REFUSED if counts["refused"] else EXIT_OK
+    return EXIT_REFUSED if any("error" in result for result in results) else EXIT_OK
 
 
-def _reason(response: Any) -> View:  # Any: a requests.Response, imported late
-    try:
-        view = response.json()
-    except ValueError:
-        view = None
-    view = view if isinstance(view, dict) else {}
-    return {"error": view.get("error") or f"the daemon answered {response.status_code}", "hint": view.get("hint")}
+@gleand.command()
+@click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@remote
+def export(daemon: Remote, *, file: Path) -> None:
+    """Write every target to FILE, or to standard output, as JSON that `import` reads.
+
+    With schedule, time-out and pause; without posts and history, which a copy of the database has.
+    """
+    rows = daemon.pages("/api/targets", "targets", {})
+    text = exported(rows, daemon.now().isoformat(timespec="seconds"))
+    if str(file) == "-":
+        click.echo(text, nl=False)
+        return
+    write(file, text)
+    daemon.show({"file": str(file), "targets": len(rows)}, f"wrote {len(rows)} targets to {file}")
 
 
-def read_targets(text: str) -> Iterator[tuple[str, View]]:
-    """Read OPML, JSON or lines; gives where each entry stands and the request for it. Raises Failed."""
-    start = text.lstrip()[:1]
-    if start == "<":
-        yield from _read_opml(text)
-    elif start in ("[", "{"):
-        yield from _read_json(text)
-    else:
-        for number, line in enumerate(text.splitlines(), 1):
-            target = re.sub(r"(^|\s)#.*", "", line).strip()  # a # inside a URL is no comment
-            if target:
-                yield f"line {number}", {"target": target}
+# -- installing ------------------------------------------------------------------------------------------------------
 
 
-def _read_opml(text: str) -> Iterator[tuple[str, View]]:
-    from xml.etree import ElementTree
+@gleand.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completions(shell: str) -> None:
+    """Print what makes SHELL complete verbs and options of gleand.
 
-    if "<!doctype" in text.lower():
-        raise Failed(EXIT_USAGE, "the OPML has a DOCTYPE, which is not read: entities in it could fill the memory")
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as exc:
-        raise Failed(EXIT_USAGE, f"the OPML cannot be read: {exc}") from None
-    for number, outline in enumerate(root.iter("outline"), 1):
-        if outline.get("xmlUrl", "").strip():
-            yield f"outline {number}", {"target": outline.get("xmlUrl", "").strip()}
+    \b
+    bash, in ~/.bashrc:                    eval "$(gleand completions bash)"
+    zsh, in ~/.zshrc, after compinit:      eval "$(gleand completions zsh)"
+    fish, in ~/.config/fish/config.fish:   gleand completions fish | source
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise Failed(f"click knows no completion for {shell}")
+    click.echo(found(gleand, {}, "gleand", "_GLEAND_COMPLETE").source())
 
 
-def _read_json(text: str) -> Iterator[tuple[str, View]]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as exc:
-        raise Failed(EXIT_USAGE, f"the JSON cannot be read: {exc}") from None
-    entries = (value.get("targets") or value.get("users")) if isinstance(value, dict) else value
-    if not isinstance(entries, list):
-        raise Failed(EXIT_USAGE, "the JSON is neither a list nor has one under 'targets'")
-    for number, entry in enumerate(entries, 1):
-        if isinstance(entry, dict):
-            target = entry.get("target") or entry.get("handle") or entry.get("username") or entry.get("url")
-            kept = {k: entry.get(k) for k in ("source", "schedule", "timeout_s") if entry.get(k) is not None}
-            yield f"entry {number}", {"target": target} | kept
-        else:
-            yield f"entry {number}", {"target": entry}
+@gleand.command()
+@click.option("--dir", "directory", type=click.Path(path_type=Path), help="Where gleand.toml goes; else here, or /etc.")
+@click.option("--force", is_flag=True, help="Replace what is there.")
+@click.option("--systemd", is_flag=True, help="Install gleand.service too, for this very gleand.")
+@click.option("--socket", is_flag=True, help="And gleand.socket: systemd keeps the port over a restart.")
+@click.option("--print", "print_", is_flag=True, help="Show the units instead of installing them.")
+@click.option("--into", type=click.Path(path_type=Path), help="For packagers: the directory for the units.")
+@_json_option
+def init(*, directory: Path | None, systemd: bool, as_json: bool, **how: Any) -> None:
+    """Write a gleand.toml in which every setting is explained and none is active."""
+    if not systemd and (how["socket"] or how["print_"] or how["into"]):
+        raise click.UsageError("--socket, --print and --into go with --systemd")
+    config = ((directory or Path("/etc" if systemd else ".")) / "gleand.toml").absolute()
+    from terminal import install
+
+    done = install.into_systemd(config, **how) if systemd else install.settings_file(config, force=how["force"])
+    if as_json and not how["print_"]:
+        click.echo(json.dumps(done, indent=2))
+    elif not how["print_"]:
+        for path in done["written"]:
+            click.echo(f"wrote {path}")
+        click.echo("next:")
+        for line in done["next"]:
+            click.echo(f"  {line}")
 
 
 # -- the door --------------------------------------------------------------------------------------------------------
@@ -605,7 +602,7 @@ def main(args: list[str] | None = None) -> int:
         return code if isinstance(code, int) else EXIT_OK
     except Failed as exc:
         complain(exc, exc.hint)
-        return exc.code
+        return next((code for family, code in _CODES.items() if isinstance(exc, family)), EXIT_REFUSED)
     except click.exceptions.NoArgsIsHelpError as exc:
         exc.show()
         return EXIT_USAGE
@@ -622,6 +619,25 @@ def main(args: list[str] | None = None) -> int:
     except (BrokenPipeError, SystemExit):  # the reader has seen enough; click turns the first into the second
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return EXIT_OK
+    except Exception as exc:  # noqa: BLE001  # the top: nobody above would say it in a sentence
+        return _unforeseen(exc)
+
+
+def _unforeseen(exc: Exception) -> int:
+    """Say what nobody thought of: a full disk under stdout, or a mistake of our own."""
+    if sys.flags.dev_mode:
+        raise exc
+    if isinstance(exc, OSError):
+        complain(f"the system refused: {exc.strerror or exc}" + (f": {exc.filename}" if exc.filename else ""))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what stdout still holds would fail once more at the end
+        return EXIT_REFUSED
+    place = exc.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    where = f"{Path(place.tb_frame.f_code.co_filename).name} line {place.tb_lineno}" if place else "nowhere"
+    hint = "that is a mistake of gleand's own: please report it; PYTHONDEVMODE=1 shows the whole way there"
+    complain(f"{type(exc).__name__} in {where}: {exc}", hint)
+    return EXIT_INTERNAL
 
 
 if __name__ == "__main__":

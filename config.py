@@ -35,6 +35,12 @@ ENV_OTHERS = ("GLEAND_CONFIG", "GLEAND_URL")
 BUILT_IN_SOURCES = frozenset({"feed"})
 #: Never the name of a scraper: `http://...` would read as `source:handle`.
 RESERVED_NAMES = BUILT_IN_SOURCES | {"http", "https"}
+#: Settings that a running daemon takes over on SIGHUP; the others wait for a restart.
+RELOADABLE = frozenset(
+    "scrape_timeout_s stall_timeout_s default_schedule default_source handle_url host_delay_s host_concurrency"
+    " body_limit_bytes connect_timeout_s read_timeout_s max_redirects max_posts_per_run user_agent contact"
+    " allow_private_networks scrapers scraper_path log_level retention_days history_days drain_timeout_s".split()
+)
 MIB = 1024 * 1024
 #: The longest time-out a target may have (seconds).
 WEEK_S = 7 * 86400.0

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
 #: Stopped as asked.
 EXIT_OK = 0
-#: Settings that cannot work; a restart would not help.
+#: Settings, or a database, that cannot work; a restart would not help.
 EXIT_CONFIG = 78
 #: Another daemon holds the database, or the port is taken.
 EXIT_BUSY = 75
@@ -23,10 +25,52 @@ EXIT_HARD = 70
 log = logging.getLogger("gleand")
 
 
+class Supervisor:
+    """systemd, when we are its child: what it is told (sd_notify), and the socket it may have opened for us.
+
+    Source: sd_notify(3), sd_listen_fds(3).
+    """
+
+    #: The first descriptor that is passed.
+    FIRST_FD = 3
+
+    def __init__(self, environ: MutableMapping[str, str]) -> None:
+        """Take what concerns us out of the environment: it is not for the workers."""
+        self._address = environ.pop("NOTIFY_SOCKET", "")
+        mine = environ.pop("LISTEN_PID", "") == str(os.getpid())
+        passed = environ.pop("LISTEN_FDS", "")
+        environ.pop("LISTEN_FDNAMES", None)
+        self._passed = int(passed) if mine and passed.isdigit() else 0
+        for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
+            environ.pop(name, None)
+
+    def listener(self) -> socket.socket | None:
+        """The listening socket that was passed, if one was."""
+        if not self._passed:
+            return None
+        os.set_inheritable(self.FIRST_FD, False)
+        return socket.socket(fileno=self.FIRST_FD)
+
+    def tell(self, *lines: str) -> None:
+        """Send assignments such as `READY=1`; nothing where nobody asked."""
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.sendto("\n".join(lines).encode(), address)
+        except OSError as exc:
+            log.warning('supervisor_not_told error="%s"', exc)
+
+    def extend(self, seconds: float) -> None:
+        """Ask for more time to start or stop."""
+        self.tell(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
+
 class Daemon:
     """Everything, built in the order it starts and stopped in reverse."""
 
-    def __init__(self, settings: Any) -> None:  # Any: config.Settings, imported late
+    def __init__(self, settings: Any, supervisor: Supervisor) -> None:  # Any: config.Settings, imported late
         from api import create_app
         from clock import SystemClock
         from jobs.core import Core
@@ -40,6 +84,9 @@ class Daemon:
         from store.writer import Writer
 
         self.settings = settings
+        self.supervisor = supervisor
+        #: Why the store could not be opened, when that was said last.
+        self._not_ready = ""
         self.engine = open_engine(settings.db_url)
         self.writer = Writer(self.engine, on_commit=lambda: self.core.board.publish())
         self.core = Core(engine=self.engine, writer=self.writer, clock=SystemClock(), settings=settings)
@@ -61,7 +108,9 @@ class Daemon:
             housekeeping=lambda: tidy(self.core),
             check_interval_s=settings.check_interval_s,
         )
-        self.http = HttpServer(create_app(self.service, settings), self.service, settings)
+        self.http = HttpServer(
+            create_app(self.service, settings), self.service, settings, listener=supervisor.listener()
+        )
         self.service.ticks.update(
             writer=self.writer.tick_age,
             pool=self.pool.tick_age,
@@ -71,38 +120,53 @@ class Daemon:
         )
 
     def start(self) -> None:
-        """Start everything; the port opens last, after recovery, unless the store refuses: then it answers 503.
+        """Start everything; the port opens after recovery, unless the store refuses: then it answers 503.
 
         Raises:
-            OSError: The port cannot be listened on.
-            GleandError: The database cannot be used, and trying again would not help.
+            CannotListen: The port is taken, or the address is not ours; nothing was scraped.
+            DatabaseUnusable: Trying again would not help.
         """
-        from errors import StoreUnavailable
+        from errors import CannotListen
 
+        st = self.settings
+        self.supervisor.extend(120.0)
         self.writer.start()
         self.pool.start()
+        self._try_store()
         try:
-            self._open_store()
-        except StoreUnavailable as exc:
-            log.error("store_not_ready error=%s", exc)
+            self.http.start()
+        except OSError as exc:
+            raise CannotListen(f"cannot listen on {st.host}:{st.port}: {exc.strerror or exc}") from exc
         self.claims.start()
         self.clockwork.start()
-        self.http.start()
         log.info("daemon_ready host=%s port=%s", self.settings.host, self.http.port)
+        self.supervisor.tell("READY=1", "STATUS=ready")
 
-    def _open_store(self) -> None:
-        """Bring the database to the current schema and recover. Raises StoreUnavailable: call again."""
+    def _try_store(self) -> None:
+        """Bring the database to the current schema and recover; what refuses is said once, and tried again."""
+        from errors import StoreUnavailable
         from store.engine import migrate
 
-        migrate(self.engine)
-        recovered = self.service.boot()
-        log.info("store_ready boot=%d recovered=%d", self.core.boot_id, recovered)
+        try:
+            migrate(self.engine)
+            recovered = self.service.boot()
+        except StoreUnavailable as exc:
+            if str(exc) != self._not_ready:
+                log.error('store_not_ready error="%s"', exc)
+            self._not_ready = str(exc)
+            return
+        if recovered:
+            log.warning("runs_recovered count=%d", recovered)
+        log.info("store_ready boot=%d", self.core.boot_id)
 
     def stop(self) -> None:
         """Stop claims, drain within bounds, end what still runs, close; any number of times, also half started."""
         from errors import StoreUnavailable
 
+        st = self.settings
         self.core.draining = True
+        self.supervisor.tell("STOPPING=1", "STATUS=draining: runs under way may end")
+        self.supervisor.extend(st.drain_timeout_s + st.stop_grace_s + 30.0)
         self.clockwork.stop()
         self.claims.stop()
         if not self.pool.wait_idle(self.settings.drain_timeout_s):
@@ -110,79 +174,127 @@ class Daemon:
         try:
             self.service.end_boot()
         except StoreUnavailable as exc:
-            log.error("shutdown_not_stored error=%s", exc)  # the next start recovers it
+            log.error('shutdown_not_stored error="%s"', exc)  # the next start recovers it
         self.pool.stop(self.settings.stop_grace_s + 3.0)
         self.http.stop(3.0)
         self.writer.stop()
         self.engine.dispose()
 
-    def watch(self, stop: threading.Event) -> None:
-        """The main loop, once a second until told to stop: has the clock jumped, is the store to be tried again."""
-        from errors import StoreUnavailable
-
+    def watch(self, stop: threading.Event, reload: threading.Event, again: Callable[[], Any]) -> None:
+        """The main loop, once a second until told to stop: health, the wall clock, a store to be tried again."""
         last = time.time() - time.monotonic()
         while not stop.wait(1.0):
+            self._tell_health()
+            if reload.is_set():
+                reload.clear()
+                self._reload(again)
             now = time.time() - time.monotonic()
             if abs(now - last) > 2.0:
                 log.warning("clock_jumped seconds=%.1f", now - last)
                 self.clockwork.reschedule_now()
-                self.service.clamp_due()
+                self.service.clamp_due(now - last)
                 self.claims.kick()
             last = now
             if not self.core.ready:
-                try:
-                    self._open_store()
-                except StoreUnavailable as exc:
-                    log.warning("store_not_ready error=%s", exc)
+                self._try_store()
+
+    def _tell_health(self) -> None:
+        """The watchdog is fed only while every loop goes round."""
+        health, good = self.service.health()
+        if not good:
+            log.error("loops_stuck ages=%s", health["loops"])
+            self.supervisor.tell(f"STATUS=stuck: {health['loops']}")
+            return
+        ready, _ = self.service.ready()
+        counts = self.core.board.counts()
+        text = f"{counts['RUNNING']} running of {sum(counts.values())} targets"
+        self.supervisor.tell("WATCHDOG=1", f"STATUS={ready['status']}: {text}")
+
+    def _reload(self, again: Callable[[], Any]) -> None:  # Any: config.Settings
+        """Take over what can change while running; the rest is named in the log and waits for a restart."""
+        from config import RELOADABLE
+        from errors import GleandError
+
+        try:
+            settings = again()
+        except GleandError as exc:
+            log.error('settings_not_reloaded error="%s"', exc.message)
+            return
+        old, changes = self.settings, {}
+        for name in type(settings).model_fields:
+            if getattr(settings, name) != getattr(old, name):
+                if name in RELOADABLE:
+                    changes[name] = getattr(settings, name)
+                else:
+                    log.warning("setting_needs_a_restart name=%s", name)
+        self.settings = self.core.settings = old.model_copy(update=changes)
+        logging.getLogger().setLevel(str(self.settings.log_level).upper())
+        log.info("settings_reloaded changed=%s", ",".join(changes) or "nothing")
+        self.claims.kick()
 
 
-def run(settings: Any) -> int:  # Any: config.Settings, imported late
-    """Run the daemon until a signal ends it; returns the exit code."""
-    from errors import GleandError
-    from store.engine import DatabaseHeld, lock_database
+def run(settings: Any, again: Callable[[], Any]) -> int:  # Any: config.Settings, imported late
+    """Run the daemon until a signal ends it; returns the exit code.
+
+    Args:
+        again: Reads the settings anew, for SIGHUP. Raises GleandError.
+    """
+    from errors import CannotListen, GleandError
+    from store.engine import DatabaseHeld, DatabaseUnusable, lock_database
 
     logging.basicConfig(
         level=str(settings.log_level).upper(),
         format="ts=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
         stream=sys.stderr,
     )
+    supervisor = Supervisor(os.environ)
     for name in [n for n in os.environ if n.startswith("GLEAND_")]:
         del os.environ[name]  # secrets do not reach a worker
     sys.setswitchinterval(0.001)  # a thread that computes must not make the door wait
     os.umask(0o077)
     _allow_many_connections()
-    if settings.db_url.startswith("sqlite"):
-        Path(settings.data_dir).mkdir(parents=True, exist_ok=True)
-    stop = threading.Event()
+    stop, reload = threading.Event(), threading.Event()
 
     def on_signal(number: int, _frame: object) -> None:
         if stop.is_set():
             os._exit(EXIT_HARD)  # asked twice: now; workers die with us
         stop.set()
 
+    def on_hangup(number: int, _frame: object) -> None:
+        reload.set()
+
+    signal.signal(signal.SIGHUP, on_hangup)
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     try:
+        if settings.db_url.startswith("sqlite"):
+            Path(settings.data_dir).mkdir(parents=True, exist_ok=True)
         lock = lock_database(settings.db_url)
-    except DatabaseHeld as exc:
-        print(f"gleand: {exc.message}", file=sys.stderr)
-        return EXIT_BUSY
-    daemon = Daemon(settings)
+    except (DatabaseHeld, DatabaseUnusable) as exc:
+        return _complain(exc.message, EXIT_BUSY if isinstance(exc, DatabaseHeld) else EXIT_CONFIG)
+    except OSError as exc:
+        return _complain(f"the directory {settings.data_dir} cannot be used: {exc.strerror}", EXIT_CONFIG)
+    daemon = Daemon(settings, supervisor)
     try:
         daemon.start()
-        daemon.watch(stop)
-    except OSError as exc:
-        print(f"gleand: cannot listen on {settings.host}:{settings.port}: {exc.strerror or exc}", file=sys.stderr)
-        return EXIT_BUSY
+        daemon.watch(stop, reload, again)
+    except CannotListen as exc:
+        return _complain(exc.message, EXIT_BUSY)
+    except DatabaseUnusable as exc:
+        return _complain(exc.message, EXIT_CONFIG)
     except GleandError as exc:
-        print(f"gleand: {exc.message}", file=sys.stderr)
-        return EXIT_HARD
+        return _complain(exc.message, EXIT_HARD)
     finally:
         daemon.stop()
         if lock is not None:
             lock.close()
     _leave(EXIT_OK)
     return EXIT_OK
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"gleand: {message}", file=sys.stderr)
+    return code
 
 
 def _leave(code: int) -> None:

@@ -53,6 +53,12 @@ class GuardRejected(Refused):
     code = "guard_rejected"
 
 
+class LostRace(Refused):
+    """The row moved between reading and writing it: what was done beside it must be undone too."""
+
+    code = "lost_race"
+
+
 class AlreadyRunning(Refused):
     """Asked for what is in progress or queued already."""
 
@@ -63,6 +69,12 @@ class Draining(GleandError):
     """The daemon is stopping and takes no more writes."""
 
     code = "draining"
+
+
+class CannotListen(GleandError):
+    """The port is taken, or the address is not ours."""
+
+    code = "cannot_listen"
 
 
 class StoreUnavailable(GleandError):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from sqlalchemy import Engine, and_, update
 
 from clock import Clock
-from errors import GuardRejected, NotFound, Refused
+from errors import LostRace, NotFound, Refused
 from fsm.guards import Facts
 from fsm.machine import Step, fire
 from fsm.states import State, Trigger
@@ -140,7 +140,7 @@ class Core:
         if "revoke_token" in step.effects:
             new["token"] = row.token + 1
         if not queries.step(tx.conn, [row], [new]):
-            raise GuardRejected("somebody else closed this run first", refused_by="holds_token", state=row.state)
+            raise LostRace("somebody else closed this run first", refused_by="holds_token", state=row.state)
         entry = self.entry(row, trigger, to=step.dest, actor=actor, reason=reason, forced=force, run_id=row.run_id)
         tx.conn.execute(queries.ADD_JOURNAL, entry)
         self.moved(tx, [row.id], step)
@@ -191,13 +191,13 @@ class Core:
 
         Returned as a value, so that its row is kept.
         """
-        j, name = s.journal.c, str(exc.details.get("refused_by", exc.code))
+        now, j, name = self.clock.now(), s.journal.c, str(exc.details.get("refused_by", exc.code))
         same = and_(
             j.target_id == row.id,
             j.trigger == trigger.value,
             j.refused_by == name,
             j.actor == actor,
-            j.at > self.clock.now() - timedelta(minutes=1),
+            j.at.between(now - timedelta(minutes=1), now),
         )
         if not tx.conn.execute(update(s.journal).where(same).values(times=j.times + 1)).rowcount:
             entry = self.entry(row, trigger, actor=actor, refused_by=name, reason=exc.message, run_id=row.run_id)

@@ -69,5 +69,5 @@ def tidy(core: Core) -> int:
             gone += _trim(core, s.posts, s.posts.c.first_seen_at, st.retention_days)
         return gone
     except StoreUnavailable as exc:
-        log.warning("housekeeping_postponed error=%s", exc)
+        log.warning('housekeeping_postponed error="%s"', exc)
         return 0

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from clock import Clock
 from jobs.nursery import Nursery
-from jobs.process import Child, Proc, adopt_orphans, children, scan
+from jobs.process import Child, Proc, adopt_orphans, children, reap_strangers, scan
 from jobs.protocol import Message, ProtocolError, order_to_dict, outcome_from_dict, post_from_dict
 from model import Order, Outcome, Post
 
@@ -36,6 +36,8 @@ CLOSED_S = 0.1
 IDLE_S = 60.0
 #: How often /proc is looked at while a dead worker's group is not empty (seconds).
 BURIAL_S = 0.02
+#: How often orphans that belong to no worker are looked for (seconds).
+STRANGERS_S = 1.0
 #: Most that one run may report (bytes of messages).
 RUN_BYTES = 64 * 1024 * 1024
 
@@ -128,6 +130,7 @@ class Pool:
         self._numbers = 0
         self._closing = False
         self._buried_at = 0.0
+        self._strangers_at = 0.0
         self._tick = clock.monotonic()
         self._thread = threading.Thread(target=self._run, name="pool", daemon=True)
 
@@ -235,8 +238,8 @@ class Pool:
     def _wake(self) -> None:
         try:
             os.write(self._wake_w, b"x")
-        except BlockingIOError:
-            return  # it is awake already
+        except (BlockingIOError, BrokenPipeError):
+            return  # it is awake already, or has ended
 
     def _mark_stopping(self, target_id: int, token: int) -> None:
         """Under the lock: the target's processes are to be gone."""
@@ -299,6 +302,8 @@ class Pool:
     def _next_timer(self, now: float) -> float:
         """The next instant at which something is due (monotonic)."""
         until = now + 1.0
+        if self._nursery is None and not self._closing:
+            until = min(until, self._nursery_due())
         for worker in self._workers.values():
             job = worker.job
             if worker.state == "dead":
@@ -318,13 +323,18 @@ class Pool:
                 self._timer(worker, now)
             elif worker.state == "ending" and not worker.killed and now - worker.since >= self._grace_s:
                 self._kill(worker)
-            elif worker.killed and not worker.child.pid and now - worker.since > READY_S and self._nursery is not None:
+            unborn = worker.killed and not worker.child.pid and self._nursery is not None
+            if unborn and (self._closing or now - worker.since > READY_S):
                 self._lose_nursery()  # it does not fork: what it never bore is given up
             if worker.state == "dead" and now - self._buried_at >= BURIAL_S:
                 procs = scan() if procs is None else procs
                 self._bury(worker, procs)
         if procs is not None:
             self._buried_at = self._clock.monotonic()
+        born = all(worker.child.pid for worker in self._workers.values())
+        if born and now - self._strangers_at >= STRANGERS_S:  # one that is being born is a stranger for a moment
+            self._strangers_at = now
+            reap_strangers(self._strangers())
 
     def _timer(self, worker: Worker, now: float) -> None:
         job = worker.job
@@ -353,16 +363,20 @@ class Pool:
             if not self._nursery.ready and now - self._nursery_since > READY_S:
                 self._lose_nursery()
             return
-        if self._closing or now - self._nursery_since < min(0.1 * 2**self._nursery_failures, 10.0) - 0.1:
+        if self._closing or now < self._nursery_due():
             return
         self._nursery_since = now
         try:
             self._nursery = Nursery()
         except OSError as exc:
             self._nursery_failures = min(self._nursery_failures + 1, 10)
-            log.error("nursery_not_started error=%s", exc)
+            log.error('nursery_not_started error="%s"', exc)
             return
         self._selector.register(self._nursery.sock, selectors.EVENT_READ, ("nursery", None))
+
+    def _nursery_due(self) -> float:
+        """When the next one is to be started, where there is none (monotonic)."""
+        return self._nursery_since + float(min(0.1 * 2**self._nursery_failures, 10.0)) - 0.1
 
     def _births(self) -> None:
         if self._nursery is None:
@@ -397,12 +411,12 @@ class Pool:
         try:
             child = Child()
         except OSError as exc:
-            log.error("worker_not_started error=%s", exc)
+            log.error('worker_not_started error="%s"', exc)
             return None
         try:
             self._nursery.ask(number, child.theirs, self._memory_bytes)
         except OSError as exc:
-            log.error("worker_not_started error=%s", exc)
+            log.error('worker_not_started error="%s"', exc)
             child.close()
             return None
         child.handed()
@@ -492,7 +506,9 @@ class Pool:
             messages, closed = worker.child.receive()
             for message in messages:
                 self._message(worker, message)
-        except ProtocolError as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever one worker sends must not cost the others their deadlines
+            if not isinstance(exc, ProtocolError):
+                log.exception("report_not_understood pid=%d", worker.child.pid)
             self._fail(worker, f"the worker broke the protocol: {exc}")
             closed = True
         if closed:  # most times its death follows at once, and says more
@@ -555,14 +571,18 @@ class Pool:
 
     def _left_behind(self, worker: Worker) -> bool:
         """Whether orphans of its scrape came to us; most times there is no child we do not know."""
-        known = {w.child.pid for w in self._workers.values()}
-        if self._nursery is not None:
-            known.add(self._nursery.pid)
-        if not children() - known:
+        if not self._strangers():
             return False
         procs = scan()
         worker.child.reap_orphans(procs)
         return len(worker.child.alive(procs)) > 1
+
+    def _strangers(self) -> set[int]:
+        """Children that are neither worker nor nursery."""
+        known = {w.child.pid for w in self._workers.values()}
+        if self._nursery is not None:
+            known.add(self._nursery.pid)
+        return children() - known
 
     # -- processes -----------------------------------------------------------------------------------------------
 
@@ -585,7 +605,7 @@ class Pool:
         """Begin to stop it: SIGTERM now, SIGKILL by a timer."""
         if worker.state in ("ending", "dead"):
             return
-        log.info("worker_stopping pid=%d why=%s", worker.child.pid, why)
+        log.info('worker_stopping pid=%d why="%s"', worker.child.pid, why)
         worker.reason = worker.reason or why
         self._enter(worker, "ending")
         worker.child.terminate()
@@ -611,7 +631,7 @@ class Pool:
         told = worker.reason if worker.state == "ending" else None
         job, self._buried_at = worker.job, 0.0
         if worker.state != "ending":
-            log.warning("worker_died pid=%d reason=%s", worker.child.pid, reason)
+            log.warning('worker_died pid=%d reason="%s"', worker.child.pid, reason)
         self._enter(worker, "dead")
         if job is not None and not job.revoked:
             with self._changed:

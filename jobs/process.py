@@ -75,6 +75,20 @@ def children() -> set[int]:
         return set()
 
 
+def reap_strangers(pids: set[int]) -> None:
+    """Reap what hid from its worker's burial, came to us, and has ended since.
+
+    What this process started by itself, in its own session, belongs to whoever started it.
+    """
+    for pid in pids:
+        proc = look(pid)
+        if proc is not None and proc.zombie and proc.session != os.getsid(0):
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except OSError:
+                continue
+
+
 def worker_name(pid: int) -> str:
     """What a worker calls itself, and so everything it forks: at most 15 characters."""
     return f"gw{pid}"

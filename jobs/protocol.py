@@ -11,6 +11,8 @@ from model import FetchLimits, Order, Outcome, Post, Profile, Target, json_ready
 
 #: Largest message (bytes).
 MAX_FRAME_BYTES = 1024 * 1024
+#: Longest wait that a host is granted (seconds).
+MAX_RETRY_AFTER_S = 7 * 86400.0
 #: Fields of a post that hold text.
 TEXT_FIELDS = ("native_id", "url", "title", "text", "html", "author", "kind")
 Message = dict[str, Any]  # Any: JSON values
@@ -26,6 +28,10 @@ def encode(message: Message) -> bytes:
     if len(body) > MAX_FRAME_BYTES:
         raise ProtocolError(f"a message of {len(body)} bytes is too large")
     return struct.pack(">I", len(body)) + body
+
+
+def _no_number(name: str) -> None:
+    raise ProtocolError(f"a message holds {name}, which is no number")
 
 
 class Decoder:
@@ -45,7 +51,7 @@ class Decoder:
             if len(self._buffer) < 4 + size:
                 break
             try:
-                message = json.loads(self._buffer[4 : 4 + size])
+                message = json.loads(self._buffer[4 : 4 + size], parse_constant=_no_number)
             except (ValueError, RecursionError) as exc:
                 raise ProtocolError("a message is not JSON") from exc
             if not isinstance(message, dict):
@@ -121,5 +127,5 @@ def outcome_from_dict(data: Message, *, posts: tuple[Post, ...], truncated: bool
         remember=None if remember is None else {storable(k): storable(v) for k, v in remember.items()},
         profile=profile_from_dict(data.get("profile")),
         truncated=truncated or bool(data.get("truncated")),
-        retry_after_s=None if wait is None else min(max(float(wait), 0.0), 7 * 86400.0),
+        retry_after_s=None if wait is None else float(min(max(wait, 0), MAX_RETRY_AFTER_S)),
     )

@@ -7,20 +7,26 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, Integer, and_, bindparam, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from errors import GleandError, NotFound, StoreUnavailable
 from fsm.machine import mermaid
 from jobs import views
 from jobs.core import Core
+from jobs.events import Event, event
 from jobs.views import View, cursor_id, iso
 from sources import registry
 from store import queries
 from store import schema as s
 from store.queries import TargetRow
 
-_T = s.targets.c
+_T, _J = s.targets.c, s.journal.c
+# Asked for at every publication while somebody follows.
+_NEWEST = select(func.max(_J.id))
+_EVENTS = (
+    select(s.journal).where(_J.id > bindparam("b_after")).order_by(_J.id).limit(bindparam("b_limit", type_=Integer()))
+)
 
 
 def like(text: str) -> str:
@@ -197,6 +203,23 @@ class Reading:
     def journal(self, target_id: int, *, limit: int, cursor: str | None) -> View:
         """Transitions and refusals of a target, newest first; also of one that was removed."""
         return self._history(s.journal, "journal", views.journal, target_id, limit, cursor)
+
+    def events(self, *, after: int | None, limit: int) -> tuple[list[Event], int]:
+        """Transitions and refusals of all targets that were journalled after an id, oldest first.
+
+        Args:
+            after: None: only the second value is asked for.
+
+        Returns:
+            The events, and the newest id that there is; lower than `after` where that is another database's, or the
+            journal was cleared meanwhile.
+        """
+        with self._connection() as conn:
+            newest = int(conn.execute(_NEWEST).scalar() or 0)
+            if after is None or after >= newest:
+                return [], newest
+            rows = conn.execute(_EVENTS, {"b_after": after, "b_limit": limit})
+            return [event(row) for row in rows], newest
 
     def runs_of(self, target_id: int, *, limit: int, cursor: str | None) -> View:
         """Runs of a target, newest first."""

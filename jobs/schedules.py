@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import tzlocal
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
@@ -52,9 +54,19 @@ def _cron(line: str, zone: tzinfo) -> BaseTrigger:
     def trigger(day: str, weekday: str) -> CronTrigger:
         return CronTrigger(minute=minute, hour=hour, day=day, month=month, day_of_week=weekday, timezone=zone)
 
-    if day != "*" and names != "*":  # crontab: either of the two
+    if not day.startswith("*") and not weekday.startswith("*"):  # crontab(5): either of the two
         return OrTrigger([trigger(day, "*"), trigger("*", names)])
     return trigger(day, names)
+
+
+def zone_of(name: str) -> tzinfo:
+    """A time zone by name; `local` is the machine's own, with its changes between winter and summer."""
+    if name != "local":
+        return ZoneInfo(name)
+    try:
+        return tzlocal.get_localzone()
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # a TZ that is no name: what it means now
+        return datetime.now().astimezone().tzinfo or UTC
 
 
 def interval_s(schedule: str) -> float | None:
@@ -100,14 +112,15 @@ def next_time(schedule: str, *, after: datetime, zone: tzinfo = UTC, spread: flo
     if seconds is not None:
         part = random.random() if spread is None else spread
         return after + timedelta(seconds=seconds * (0.95 + 0.1 * part))
-    fire = _cron(schedule, zone).get_next_fire_time(None, after.astimezone(zone) + timedelta(seconds=1))
+    # Added in UTC: arithmetic on local times forgets which of two equal hours it is in.
+    fire = _cron(schedule, zone).get_next_fire_time(None, (after + timedelta(microseconds=1)).astimezone(zone))
     return None if fire is None else fire.astimezone(UTC)
 
 
-def latest(schedule: str, *, attempt: int, now: datetime) -> datetime:
-    """The latest instant at which a target may be due: one interval ahead, or the ceiling of the backoff."""
-    seconds = interval_s(schedule) or 366 * 86400.0
-    return now + timedelta(seconds=max(seconds * 1.05, BACKOFF_CAP_S * 1.25 if attempt else 0.0))
+def latest(schedule: str, *, failing: bool, now: datetime, zone: tzinfo = UTC) -> datetime:
+    """The latest instant at which a target may be due: its next turn, or the ceiling of the backoff."""
+    regular = next_time(schedule, after=now, zone=zone, spread=1.0) or now
+    return max(regular, now + timedelta(seconds=BACKOFF_CAP_S * 1.25 if failing else 0.0))
 
 
 def backoff_s(failures: int, *, spread: float | None = None) -> float:

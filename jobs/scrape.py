@@ -10,7 +10,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from errors import GleandError, Refused
@@ -31,8 +33,10 @@ class Claims:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._likely = True
-        st = core.settings
-        self._limits = FetchLimits(
+
+    def _limits(self) -> FetchLimits:
+        st = self._core.settings
+        return FetchLimits(
             connect_timeout_s=st.connect_timeout_s,
             read_timeout_s=st.read_timeout_s,
             body_limit_bytes=int(st.body_limit_bytes),
@@ -48,15 +52,26 @@ class Claims:
         if pool is None or not self._core.ready or self._core.draining:
             return 0
         slots = pool.reserve(pool.free())
-        used: list[int] = []
+        asked: Future[list[int]] | None = None
         try:
             if slots and (self._likely or self._anything_due()):
-                self._likely = self._core.writer.run(lambda tx: self._claim(tx, slots, used), timeout_s=30.0) > 0
+                asked = self._core.writer.submit(lambda tx: self._claim(tx, slots))
+                self._likely = bool(self._core.writer.wait(asked, timeout_s=30.0))
         finally:
-            for slot in slots:
-                if slot not in used:
-                    pool.release(slot)
-        return len(used)
+            if asked is None or asked.done():
+                self._release(slots, asked)
+            else:  # it has begun, and may still be stored
+                asked.add_done_callback(partial(self._release, slots))
+        return 0 if asked is None else len(asked.result())
+
+    def _release(self, slots: list[int], asked: Future[list[int]] | None) -> None:
+        """Give back what was not handed over; all of it when the claim was not stored."""
+        assert self._core.pool is not None
+        stored = asked is not None and not asked.cancelled() and asked.exception() is None
+        used = asked.result() if asked is not None and stored else []
+        for slot in slots:
+            if slot not in used:
+                self._core.pool.release(slot)
 
     def _anything_due(self) -> bool:
         """A read before the write: an idle daemon commits nothing."""
@@ -78,9 +93,9 @@ class Claims:
         """Targets whose last run is not over for us yet, and those that are being removed."""
         return {live.order.target.id for live in list(self._core.live.values())} | self._core.removing
 
-    def _claim(self, tx: Tx, slots: list[int], used: list[int]) -> int:
+    def _claim(self, tx: Tx, slots: list[int]) -> list[int]:
+        """Claim for as many places as can be; returns those that are used."""
         core, now = self._core, self._core.clock.now()
-        used.clear()  # the group may be tried again
         inflight, full, skip = self._inflight(), self._full(), self._skip()
         chosen: list[TargetRow] = []
         while len(chosen) < len(slots):
@@ -98,9 +113,8 @@ class Claims:
                 chosen.append(row)
         started = self._start(tx, chosen, now) if chosen else []
         pairs = list(zip(slots, started, strict=False))
-        used.extend(slot for slot, _ in pairs)
         tx.after(lambda: self._hand_over(pairs))
-        return len(pairs)
+        return [slot for slot, _ in pairs]
 
     def _start(self, tx: Tx, rows: list[TargetRow], now: datetime) -> list[Live]:
         """Move targets to RUNNING: the same step for each, and each statement once for all."""
@@ -144,7 +158,7 @@ class Claims:
             target=target,
             timeout_s=timeout_s,
             stall_timeout_s=min(float(st.stall_timeout_s), timeout_s),
-            limits=self._limits,
+            limits=self._limits(),
             scraper=st.scrapers.get(row.source),
             scraper_path=str(Path(st.scraper_path).resolve()) if st.scraper_path else None,
         )
@@ -240,6 +254,6 @@ class ClaimRound:
             try:
                 self._once()
             except GleandError as exc:
-                log.warning("claim_refused error=%s", exc)
+                log.warning('claim_refused error="%s"', exc)
             except Exception:  # noqa: BLE001 - top of the loop
                 log.exception("claim_failed")

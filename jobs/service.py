@@ -9,18 +9,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
-from sqlalchemy import and_, delete, insert, or_, select, update
+from sqlalchemy import Float, and_, delete, insert, not_, or_, select, type_coerce, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from errors import AlreadyRunning, BadRequest, Draining, GleandError, Refused, StoreUnavailable, Unusable
+from errors import AlreadyRunning, BadRequest, Draining, GleandError, GuardRejected, Refused, StoreUnavailable, Unusable
 from fsm.states import State, Trigger
 from jobs import schedules, sweeps, views
 from jobs.core import Core, raised
+from jobs.endings import RUN_COLUMNS, Ending
+from jobs.protocol import MAX_RETRY_AFTER_S
 from jobs.reading import Reading
-from jobs.runs import RUN_COLUMNS, Ending, Runs
+from jobs.runs import Runs
 from jobs.scrape import Claims
 from jobs.timeout_check import TimeoutCheck, interrupt_all
 from jobs.views import View
@@ -68,8 +71,8 @@ class Service(Reading):
         """One claim round: what waits to be stored first, then claims. Returns how many were claimed."""
         core = self._core
         core.board.beat(now=core.clock.monotonic(), worth=False)
-        if self.runs.drain_backlog():
-            return 0  # what ended cannot be stored: nothing new is claimed
+        if core.writer.refusing is not None or self.runs.drain_backlog():
+            return 0  # nothing can be stored now: nothing new is claimed
         self.runs.store_beats()
         return self.claims.claim()
 
@@ -95,6 +98,8 @@ class Service(Reading):
             raise StoreUnavailable("the database could not be read") from exc
         recovered: int = core.writer.run(op, timeout_s=120.0)
         core.ready = True
+        core.board.changed()
+        self.clamp_due()  # the clock may have been set while nobody watched
         return recovered
 
     def end_boot(self) -> int:
@@ -113,19 +118,28 @@ class Service(Reading):
 
         return core.writer.run(op)
 
-    def clamp_due(self) -> None:
-        """After a jump of the wall clock: no target waits longer than one interval, no host longer than a day."""
-        core = self._core
+    def clamp_due(self, jump_s: float = 0.0) -> None:
+        """The wall clock is not what it was: no target waits for longer than its next turn is away.
+
+        Args:
+            jump_s: How far the clock was set just now (seconds); what hosts asked for goes back with it, but not
+                forward: a machine that slept looks the same.
+        """
+        core, zone, failing = self._core, self.runs.zone(), or_(_T.attempt > 0, _T.interrupted > 0)
+        allowed_at = s.hosts.c.next_allowed_at
 
         def op(tx: Tx) -> None:
             now = core.clock.now()
-            for row in tx.conn.execute(select(_T.id, _T.schedule, _T.attempt, _T.due_at).where(_T.due_at > now)).all():
-                latest = schedules.latest(row.schedule, attempt=row.attempt, now=now)
-                if row.due_at > latest:
-                    tx.conn.execute(queries.SET_TARGET, {"b_id": row.id, "due_at": latest})
-                    core.board.touch(row.id)
-            far = s.hosts.c.next_allowed_at > schedules.latest("every 1d", attempt=0, now=now)
-            tx.conn.execute(update(s.hosts).where(far).values(next_allowed_at=now))
+            plans = select(_T.schedule, failing.label("failing")).where(_T.due_at > now).distinct()
+            for plan in tx.conn.execute(plans).all():
+                latest = schedules.latest(plan.schedule, failing=bool(plan.failing), now=now, zone=zone)
+                same = and_(_T.schedule == plan.schedule, failing if plan.failing else not_(failing))
+                far = update(s.targets).where(same, _T.due_at > latest).values(due_at=latest).returning(_T.id)
+                tx.after(partial(core.board.touch, *tx.conn.execute(far).scalars().all()))
+            if jump_s < 0:
+                tx.conn.execute(update(s.hosts).values(next_allowed_at=type_coerce(allowed_at, Float) + jump_s))
+            no_host_asks = allowed_at > now + timedelta(seconds=MAX_RETRY_AFTER_S)
+            tx.conn.execute(update(s.hosts).where(no_host_asks).values(next_allowed_at=now))
 
         core.writer.submit(op)
 
@@ -252,6 +266,7 @@ class Service(Reading):
             idle = and_(ready, _T.state != State.RUNNING.value, _T.requested_at.is_(None))
             asked = update(s.targets).where(idle).values(requested_at=now, request_rank=1, request_forced=False)
             tx.conn.execute(asked)
+            tx.conn.execute(update(s.targets).where(ready, _T.state == State.RUNNING.value).values(asked=True))
             if range_ is not None:
                 tx.conn.execute(update(s.targets).where(ready).values(range=range_))
             sweeps.give_up_on_hosts(self._core, tx)
@@ -321,9 +336,9 @@ class Service(Reading):
             for row in going:
                 sweeps.close_members(core, tx, row.id, State.IDLE, None)
                 sweeps.end(core, tx, row.id, State.IDLE)
-            last = tx.conn.execute(queries.LAST_SWEEP).one_or_none()
-            if last is not None:
-                own = s.sweeps.c.id == last.id
+            shown = going[-1] if going else sweeps.last(core, tx)
+            if shown is not None:
+                own = s.sweeps.c.id == shown.id
                 tx.conn.execute(update(s.sweeps).where(own).values(state="IDLE", error=None, carried=None))
                 tx.after(core.board.touch_sweeps)
             return ended
@@ -347,6 +362,9 @@ class Service(Reading):
                     text = "the run you saw is not the current one"
                     raise Refused(text, refused_by="same_run", state=row.state, trigger=trigger, run_id=row.run_id)
                 self._pull(tx, row, wanted, force=force, reason=reason)
+            except GuardRejected as exc:
+                told = _in_progress(exc, row, self._core.clock.now())
+                return self._core.refuse(tx, row, wanted, told, actor="api")
             except Refused as exc:
                 return self._core.refuse(tx, row, wanted, exc, actor="api")
             return None
@@ -389,7 +407,7 @@ class Service(Reading):
                     new["due_at"] = self.runs.next_time(new.get("schedule", row.schedule), now)
             if pausing:
                 new |= {"requested_at": None, "request_forced": False}
-                if row.requested_at is not None:
+                if row.state != State.RUNNING.value:  # queued, or due again after an interruption
                     sweeps.member_done(self._core, tx, target_id, State.IDLE, None)
             if new:
                 tx.conn.execute(queries.SET_TARGET, {"b_id": target_id} | new)
@@ -420,13 +438,31 @@ def _timeout(value: float | None) -> float | None:
     return value
 
 
+def _ran_s(began: datetime, now: datetime) -> int:
+    """Whole seconds since then; the clock may have been set back."""
+    return max(0, int((now - began).total_seconds()))
+
+
 def _active(row: Any, now: datetime) -> Refused:  # Any: a row of `sweeps`
-    ran = max(0, int((now - row.created_at).total_seconds()))
+    ran = _ran_s(row.created_at, now)
     return Refused(
         f"a scrape is in progress and has been for {ran} s",
         hint="wait for it, or send force: true, which ends every active run and kills its processes",
         refused_by="overdue",
         state=State.RUNNING.value,
         trigger="reset",
+        running_for_s=ran,
+    )
+
+
+def _in_progress(exc: GuardRejected, row: TargetRow, now: datetime) -> GuardRejected:
+    """Add to the refusal of an ending how long the run has been going, and what force would do."""
+    if row.state != State.RUNNING.value or row.started_at is None:
+        return exc
+    ran = _ran_s(row.started_at, now)
+    return GuardRejected(
+        f"{exc.message}: the scrape is in progress and has been for {ran} s",
+        hint="wait for it, or send force: true and a reason, which ends this run and kills its processes",
+        **exc.details,
         running_for_s=ran,
     )

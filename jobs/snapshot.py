@@ -73,6 +73,8 @@ class Board:
         self._version = 0
         self._touched: set[int] = set()
         self._sweeps_touched = True
+        #: Id of the sweep that ended last in this boot; 0: none did. The times of ends do not say it: clocks are set.
+        self.last_sweep = 0
         self._targets: dict[int, _Held] = {}
         self._counts = dict.fromkeys((state.value for state in State), 0)
         self._sweeps: dict[int, Any] = {}  # Any: rows of `sweeps`
@@ -100,6 +102,14 @@ class Board:
         """A sweep changed."""
         self._sweeps_touched = True
 
+    def sweep_ended(self, sweep_id: int) -> None:
+        """A sweep has ended."""
+        self.last_sweep, self._sweeps_touched = sweep_id, True
+
+    def counts(self) -> dict[str, int]:
+        """Targets per state."""
+        return dict(self._counts)
+
     def held(self) -> list[int]:
         """Targets on the board."""
         return list(self._targets)
@@ -111,13 +121,14 @@ class Board:
     # -- publication ---------------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Read what there is; once, before the first publication. Raises SQLAlchemyError."""
+        """Read what there is; before the first publication, or again. Raises SQLAlchemyError."""
         with self._core.engine.connect() as conn:
+            self._read_sweeps(conn)
             for state, count in conn.execute(select(s.targets.c.state, func.count()).group_by(s.targets.c.state)):
                 self._counts[state] = count
             run = conn.execute(queries.LAST_RUN).one_or_none()
             self._last_run = None if run is None else views.run(run)
-        self._sweeps_touched = True
+        self._announce()
 
     def publish(self) -> None:
         """Called by the writer after each commit; its callers are answered after it."""
@@ -127,15 +138,19 @@ class Board:
                 if touched or self._sweeps_touched:
                     self._next_due = views.iso(conn.execute(queries.NEXT_DUE).scalar())
                 if self._sweeps_touched:
-                    rows = list(conn.execute(queries.LAST_SWEEP)) + list(conn.execute(queries.ACTIVE_SWEEPS))
-                    self._sweeps = {row.id: row for row in rows}
-                    self._sweeps_touched = False
+                    self._read_sweeps(conn)
                 self._refresh(conn, touched)
         except SQLAlchemyError:
             self._touched |= touched
             self._sweeps_touched = True
             log.exception("publish_failed")
         self._announce()
+
+    def _read_sweeps(self, conn: Any) -> None:  # Any: a Connection
+        last = list(conn.execute(queries.SWEEP, {"b_id": self.last_sweep}))
+        rows = (last or list(conn.execute(queries.LAST_SWEEP))) + list(conn.execute(queries.ACTIVE_SWEEPS))
+        self._sweeps = {row.id: row for row in rows}
+        self._sweeps_touched = False
 
     def _refresh(self, conn: Any, touched: set[int]) -> None:  # Any: a Connection
         for target_id in touched & self._targets.keys():
@@ -213,7 +228,10 @@ class Board:
             mine = [one for one in lives if row.id in one.sweeps and not one.unsaved]
             live = min(mine, key=lambda one: one.started, default=None)
         view = views.sweep_status(row, live, now)
-        return view | {"next_due_at": self._next_due, "counts": dict(self._counts), "last_run": self._last_run}
+        if row is None and not self._core.ready:
+            view |= {"progress": "Waiting for the database", "error": "the database is not ready yet"}
+        counts = self.counts() if self._core.ready else {}  # until then they tell of an earlier boot
+        return view | {"next_due_at": self._next_due, "counts": counts, "last_run": self._last_run}
 
     def target(self, target_id: int) -> Page | None:
         """The full status of a target, or None when it is not on the board."""
@@ -235,6 +253,8 @@ class Board:
 
     def pin(self, target_id: int) -> Page:
         """Keep a target on the board, until as many `unpin`. Raises NotFound, StoreUnavailable."""
+        if not self._core.ready:
+            raise StoreUnavailable("the database is not ready yet", hint="ask again in a few seconds")
         with self._lock:
             if len(self._targets) > HELD:
                 self._targets = {k: v for k, v in self._targets.items() if v.pins}

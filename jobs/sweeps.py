@@ -5,7 +5,10 @@ A sweep's row keeps the counts, so that neither its end nor its status depends o
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import and_, func, insert, literal, select, update
@@ -15,6 +18,7 @@ from jobs import views
 from jobs.core import Core
 from store import queries
 from store import schema as s
+from store.queries import Values
 from store.writer import Tx
 
 _M, _T, _W = s.sweep_members.c, s.targets.c, s.sweeps.c
@@ -45,19 +49,27 @@ def create(core: Core, tx: Tx, kind: str, *, who: Any) -> tuple[int, int]:  # An
 
 
 def member_done(core: Core, tx: Tx, target_id: int, outcome: State, error: str | None) -> None:
-    """A target has an outcome: it is done in every sweep that waits for it; the last one ends the sweep."""
-    values = {"b_target": target_id, "b_outcome": outcome.value, "b_error": error}
-    for sweep_id in tx.conn.execute(queries.MEMBER_DONE, values).scalars().all():
-        _count(core, tx, sweep_id, outcome, 1)
+    """A target has an outcome; see members_done."""
+    members_done(core, tx, {target_id: (outcome, error)})
 
 
-def _count(core: Core, tx: Tx, sweep_id: int, outcome: State, n: int) -> None:
-    values: dict[str, Any] = {"open": _W.open - n}
-    counter = _COUNTER.get(outcome)
-    if counter is not None:
-        values[counter] = _W[counter] + n
-    stmt = update(s.sweeps).where(_W.id == sweep_id).values(values).returning(_W.open)
-    left = tx.conn.execute(stmt).scalar_one()
+def members_done(core: Core, tx: Tx, outcomes: Mapping[int, tuple[State, str | None]]) -> None:
+    """Targets have outcomes: they are done in every sweep that waits for them; the last one ends the sweep."""
+    done: list[Values] = []
+    counts: dict[int, Counter[State]] = {}
+    for sweep_id, target_id in tx.conn.execute(queries.SWEEPS_OF, {"b_ids": list(outcomes)}).all():
+        outcome, error = outcomes[target_id]
+        done.append({"b_sweep": sweep_id, "b_target": target_id, "b_outcome": outcome.value, "b_error": error})
+        counts.setdefault(sweep_id, Counter())[outcome] += 1
+    if done:
+        tx.conn.execute(queries.MEMBER_DONE, done)
+    for sweep_id, outcomes_of_it in counts.items():
+        _count(core, tx, sweep_id, outcomes_of_it)
+
+
+def _count(core: Core, tx: Tx, sweep_id: int, done: Counter[State]) -> None:
+    values = {f"b_{counter}": done[state] for state, counter in _COUNTER.items()}
+    left = tx.conn.execute(queries.COUNT_MEMBERS, values | {"b_sweep": sweep_id, "b_n": done.total()}).scalar_one()
     tx.after(core.board.touch_sweeps)
     if left <= 0:
         finish(core, tx, sweep_id)
@@ -81,13 +93,19 @@ def end(core: Core, tx: Tx, sweep_id: int, state: State) -> bool:
         error = views.sweep_error(row, tx.conn.execute(first).scalar())
     own = and_(_W.id == sweep_id, _W.active)
     values = {"state": state.value, "active": False, "ended_at": core.clock.now(), "error": error}
-    tx.after(core.board.touch_sweeps)
     if tx.conn.execute(update(s.sweeps).where(own).values(values)).rowcount != 1:
         return False
+    tx.after(lambda: core.board.sweep_ended(sweep_id))
     carried = error or row.carried
     if carried is not None:
         tx.conn.execute(update(s.sweeps).where(_W.active, _W.carried.is_(None)).values(carried=carried))
     return True
+
+
+def last(core: Core, tx: Tx) -> Any:  # Any: a row of `sweeps`
+    """Give the sweep that ended last; None when there is none."""
+    row = tx.conn.execute(queries.SWEEP, {"b_id": core.board.last_sweep}).one_or_none()
+    return row or tx.conn.execute(queries.LAST_SWEEP).one_or_none()
 
 
 def active(tx: Tx) -> list[Any]:  # Any: rows of `sweeps`
@@ -106,28 +124,26 @@ def close_members(core: Core, tx: Tx, sweep_id: int, outcome: State, error: str 
     stmt = update(s.sweep_members).where(*where).values(outcome=outcome.value, error=error)
     closed = tx.conn.execute(stmt).rowcount
     if closed:
-        _count(core, tx, sweep_id, outcome, closed)
+        _count(core, tx, sweep_id, Counter({outcome: closed}))
     return closed
 
 
 def give_up_on_hosts(core: Core, tx: Tx) -> None:
     """A member whose host says "wait" for longer than a scrape may take is done as failed; its request is cleared."""
-    now, longest = core.clock.now(), float(core.settings.scrape_timeout_s)
-    h = s.hosts.c
-    late = select(h.host).where(h.next_allowed_at > now + timedelta(seconds=longest))
-    who = and_(_T.host.in_(late), _T.requested_at.is_not(None), _T.state != State.RUNNING.value)
-    rows = tx.conn.execute(select(_T.id, _T.host, _T.due_at).where(who).limit(1)).all()
-    if not rows:
-        return
-    until = tx.conn.execute(select(h.next_allowed_at).where(h.host == rows[0].host)).scalar_one()
-    text = f"the host asked to be left alone until {views.iso(until)}"
-    members = update(s.targets).where(who).values(requested_at=None, request_forced=False)
-    for sweep in active(tx):
-        close_members(core, tx, sweep.id, State.FAILED, text, who=who)
-    unplanned = update(s.targets).where(who, _T.due_at.is_(None), _T.schedule != "manual")
-    tx.conn.execute(unplanned.values(due_at=until))
-    ids = tx.conn.execute(members.returning(_T.id)).scalars().all()
-    tx.after(lambda: core.board.touch(*ids))
+    longest, h = core.clock.now() + timedelta(seconds=float(core.settings.scrape_timeout_s)), s.hosts.c
+    asked = and_(_T.requested_at.is_not(None), _T.state != State.RUNNING.value)
+    late = (
+        select(h.host, h.next_allowed_at).join(s.targets, _T.host == h.host).where(asked, h.next_allowed_at > longest)
+    )
+    for host, until in tx.conn.execute(late.distinct()).all():
+        who = and_(asked, _T.host == host)
+        text = f"the host asked to be left alone until {views.iso(until)}"
+        for sweep in active(tx):
+            close_members(core, tx, sweep.id, State.FAILED, text, who=who)
+        unplanned = update(s.targets).where(who, _T.due_at.is_(None), _T.schedule != "manual")
+        tx.conn.execute(unplanned.values(due_at=until))
+        clear = update(s.targets).where(who).values(requested_at=None, request_forced=False).returning(_T.id)
+        tx.after(partial(core.board.touch, *tx.conn.execute(clear).scalars().all()))
 
 
 def unqueue(core: Core, tx: Tx, who: Any, next_time: Any) -> None:  # Any: a condition; (schedule, after) -> datetime
@@ -153,7 +169,10 @@ def check(core: Core, tx: Tx, *, quiet_since: dict[tuple[int, int], float], next
     """
     give_up_on_hosts(core, tx)
     ended: list[int] = []
-    for row in active(tx):
+    going = active(tx)
+    for key in quiet_since.keys() - {(row.id, row.open) for row in going}:
+        del quiet_since[key]
+    for row in going:
         open_ = select(func.count()).select_from(s.sweep_members).where(_M.sweep_id == row.id, _M.outcome.is_(None))
         if not tx.conn.execute(open_).scalar():
             finish(core, tx, row.id)

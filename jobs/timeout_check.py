@@ -8,7 +8,8 @@ from errors import StoreUnavailable
 from fsm.states import Trigger
 from jobs import sweeps
 from jobs.core import Core
-from jobs.runs import Ending, Runs
+from jobs.endings import Ending
+from jobs.runs import Runs
 from store import queries
 from store.queries import TargetRow
 from store.writer import Tx
@@ -33,7 +34,7 @@ class TimeoutCheck:
         try:
             moved: list[int] = self._core.writer.run(self._check)
         except StoreUnavailable as exc:
-            log.warning("timeout_check_postponed error=%s", exc)
+            log.warning('timeout_check_postponed error="%s"', exc)
             return []
         if moved:
             log.warning("timeout_check_moved targets=%s", moved)

@@ -113,13 +113,18 @@ def scrape(order: Order, reporter: Reporter, memory_bytes: int) -> Message:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    """A number of seconds, or None for what is no number, or no number of seconds that ever pass."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value < 1e12 else None
 
 
 def left_behind() -> bool:
-    """Whether the scrape left a thread or a child process; makes SIGTERM deadly again."""
+    """Whether the scrape left a thread or a child process; makes SIGTERM deadly again, and stops its timers."""
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+            signal.setitimer(timer, 0)
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return threading.active_count() > 2

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import sqlite3
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
@@ -13,8 +16,21 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from errors import GleandError, StoreUnavailable
 
+log = logging.getLogger(__name__)
 #: The newest revision in migrations/versions; a test compares.
 HEAD = "0001"
+#: Connections kept, and more of them at need: together more than there are threads that read, so that no number of
+#: slow readers keeps the writer waiting for one.
+KEPT, MORE = 8, 56
+#: Result codes of SQLite that no waiting changes.
+_HOPELESS = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
 
 
 class DatabaseHeld(GleandError):
@@ -39,16 +55,16 @@ def open_engine(url: str, *, busy_timeout_s: float = 2.0) -> Engine:
         url: An SQLAlchemy URL.
         busy_timeout_s: How long a write waits for another process's lock (seconds).
     """
-    engine = create_engine(url)
+    engine = create_engine(url, pool_size=KEPT, max_overflow=MORE)
     if engine.dialect.name != "sqlite":
         return engine
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: Any) -> None:  # Any: the driver's connection
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL"):
+        wait = f"busy_timeout={int(busy_timeout_s * 1000)}"  # first: it holds for the others too
+        for pragma in (wait, "journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL"):
             connection.execute(f"PRAGMA {pragma}")
-        connection.execute(f"PRAGMA busy_timeout={int(busy_timeout_s * 1000)}")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -67,30 +83,54 @@ def migrate(engine: Engine) -> None:
     """
     try:
         with engine.connect() as conn:
-            if inspect(conn).has_table("alembic_version"):
-                found = conn.execute(text("SELECT version_num FROM alembic_version")).scalar()
-                if found == HEAD:
-                    return
-                if found is not None and str(found) > HEAD:
-                    raise DatabaseUnusable(
-                        f"the database has schema {found}, made by a newer gleand; this one knows {HEAD}"
-                    )
-        from alembic import command
-        from alembic.config import Config
-
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        with engine.execution_options(gleand_writer=True).begin() as conn:
-            config.attributes["connection"] = conn
-            command.upgrade(config, "head")
+            if _is_current(conn):
+                return
+        _upgrade(engine)
     except SQLAlchemyError as exc:
-        why = str(getattr(exc, "orig", exc))
-        if any(word in why for word in ("unable to open", "readonly", "not a database", "malformed")):
-            raise DatabaseUnusable(f"the database cannot be used: {why}") from exc
-        raise StoreUnavailable(f"the database could not be prepared: {why}") from exc
+        orig = getattr(exc, "orig", None) or exc
+        code, path = getattr(orig, "sqlite_errorcode", 0) & 0xFF, engine.url.database or ""
+        if code in _HOPELESS or (code == sqlite3.SQLITE_CANTOPEN and not _may_open(path)):
+            raise DatabaseUnusable(f"the database {path} cannot be used: {orig}") from exc
+        raise StoreUnavailable(f"the database could not be prepared: {orig}") from exc
 
 
-def lock_database(url: str) -> TextIO | None:
+def _may_open(path: str) -> bool:
+    """Whether only the moment keeps SQLite from opening it (no inodes, no descriptors), and not what is there."""
+    there = os.path.isfile(path) and os.access(path, os.R_OK | os.W_OK)
+    return (there or not os.path.exists(path)) and os.access(os.path.dirname(path) or ".", os.W_OK | os.X_OK)
+
+
+def _is_current(conn: Connection) -> bool:
+    """Whether the schema is at HEAD. Raises DatabaseUnusable for one that we must not touch."""
+    tables = inspect(conn).get_table_names()
+    if "alembic_version" not in tables:
+        if tables:
+            raise DatabaseUnusable("the database holds tables that gleand did not make")
+        return False
+    found = conn.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    if found is not None and str(found) > HEAD:
+        raise DatabaseUnusable(f"the database has schema {found}, made by a newer gleand; this one knows {HEAD}")
+    return found == HEAD
+
+
+def _upgrade(engine: Engine) -> None:
+    """All that is missing, in one transaction."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells every plug-in it has
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with engine.execution_options(gleand_writer=True).begin() as conn:
+        config.attributes["connection"] = conn
+        try:
+            command.upgrade(config, "head")
+        except CommandError as exc:
+            raise DatabaseUnusable(f"the database has a schema that gleand did not make: {exc}") from exc
+
+
+def lock_database(url: str) -> FileIO | None:
     """Hold the database for this process until the returned file is closed (or the process ends).
 
     The lock file lies beside the real path of the SQLite file, so that two data directories that lead to one
@@ -98,21 +138,26 @@ def lock_database(url: str) -> TextIO | None:
 
     Raises:
         DatabaseHeld: Somebody else holds it.
+        DatabaseUnusable: The lock file cannot be opened, and so neither could the database.
     """
     path = make_url(url).database
     if not url.startswith("sqlite") or not path or path == ":memory:":
         return None
     real = os.path.realpath(path)
-    handle = open(f"{real}.lock", "a+", encoding="utf-8")  # noqa: SIM115 - held for the life of the process
+    try:
+        handle = open(f"{real}.lock", "ab+", buffering=0)  # noqa: SIM115 - held for the life of the process
+    except OSError as exc:
+        raise DatabaseUnusable(f"the database {real} cannot be used: its lock file: {exc.strerror}") from exc
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         handle.seek(0)
-        holder = handle.read().strip() or "unknown"
+        holder = handle.read(32).decode("ascii", "replace").strip() or "unknown"
         handle.close()
         raise DatabaseHeld(f"the database {real} is held by the gleand with pid {holder}") from exc
-    handle.seek(0)
-    handle.truncate()
-    handle.write(f"{os.getpid()}\n")
-    handle.flush()
+    try:
+        handle.truncate(0)
+        handle.write(b"%d\n" % os.getpid())
+    except OSError as exc:  # a full disk: the lock holds all the same, only its holder has no name
+        log.warning('lock_not_signed error="%s"', exc.strerror)
     return handle

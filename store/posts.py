@@ -7,12 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from model import Post
 from store.schema import post_versions, posts
 
 _CHUNK = 500
+_P = posts.c
+_KNOWN = select(_P.id, _P.native_id, _P.content_hash).where(
+    _P.target_id == bindparam("b_target"), _P.native_id.in_(bindparam("b_ids", expanding=True))
+)
+_ADD = insert(posts)
+_OLD = select(_P.version, _P.title, _P.text, _P.html, _P.url).where(_P.id == bindparam("b_id"))
+_ADD_VERSION = insert(post_versions)
+_EDIT = update(posts).where(_P.id == bindparam("b_id"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,33 +53,44 @@ def _columns(post: Post) -> dict[str, object]:
 
 
 def keep(conn: Connection, target_id: int, found: Sequence[Post], *, now: datetime) -> Kept:
-    """Store what a run found; never removes anything.
+    """Store what a run found; see keep_all."""
+    return keep_all(conn, [(target_id, found)], now=now)[0]
+
+
+def keep_all(conn: Connection, finds: Sequence[tuple[int, Sequence[Post]]], *, now: datetime) -> list[Kept]:
+    """Store what runs found; never removes anything.
 
     Args:
         conn: Inside a transaction.
-        found: As the source gave them, newest first; stored oldest first so that ids grow with time.
+        finds: Target ids, each once, and posts as the source gave them, newest first; stored oldest first so that
+            ids grow with time. Of two posts with one native id the first counts.
+
+    Returns:
+        What it came to, in the order of `finds`.
     """
-    unique = {post.native_id: post for post in reversed(found)}
-    new = edited = 0
-    ids = list(unique)
-    for start in range(0, len(ids), _CHUNK):
-        part = ids[start : start + _CHUNK]
-        known = {
-            row.native_id: row
-            for row in conn.execute(select(posts).where(posts.c.target_id == target_id, posts.c.native_id.in_(part)))
-        }
-        fresh = [unique[i] for i in part if i not in known]
-        if fresh:
-            base = {"target_id": target_id, "first_seen_at": now, "last_seen_at": now}
-            conn.execute(insert(posts), [dict(base, native_id=p.native_id, **_columns(p)) for p in fresh])
-        new += len(fresh)
-        for native_id, row in known.items():
-            post = unique[native_id]
-            if row.content_hash == content_hash(post):
-                continue
-            old = {c: getattr(row, c) for c in ("version", "title", "text", "html", "url")}
-            conn.execute(insert(post_versions).values(post_id=row.id, replaced_at=now, **old))
-            values = dict(_columns(post), version=row.version + 1, last_seen_at=now)
-            conn.execute(update(posts).where(posts.c.id == row.id).values(values))
-            edited += 1
-    return Kept(seen=len(unique), new=new, edited=edited)
+    kept: list[Kept] = []
+    fresh: list[dict[str, object]] = []
+    for target_id, found in finds:
+        unique = {post.native_id: post for post in reversed(found)}
+        ids, new, edited = list(unique), 0, 0
+        base: dict[str, object] = {"target_id": target_id, "first_seen_at": now, "last_seen_at": now}
+        for start in range(0, len(ids), _CHUNK):
+            part = ids[start : start + _CHUNK]
+            known = {row.native_id: row for row in conn.execute(_KNOWN, {"b_target": target_id, "b_ids": part})}
+            fresh += [base | {"native_id": i} | _columns(unique[i]) for i in part if i not in known]
+            new += len(part) - len(known)
+            for native_id, row in known.items():
+                columns = _columns(unique[native_id])
+                if row.content_hash != columns["content_hash"]:
+                    _edit(conn, row.id, columns, now)
+                    edited += 1
+        kept.append(Kept(seen=len(unique), new=new, edited=edited))
+    for start in range(0, len(fresh), _CHUNK):
+        conn.execute(_ADD, fresh[start : start + _CHUNK])
+    return kept
+
+
+def _edit(conn: Connection, post_id: int, columns: dict[str, object], now: datetime) -> None:
+    old = conn.execute(_OLD, {"b_id": post_id}).one()
+    conn.execute(_ADD_VERSION, dict(old._mapping) | {"post_id": post_id, "replaced_at": now})
+    conn.execute(_EDIT, columns | {"b_id": post_id, "version": old.version + 1, "last_seen_at": now})

@@ -28,6 +28,7 @@ _AWAKE = or_(_T.paused_until.is_(None), _T.paused_until <= _NOW)
 _LIMIT = bindparam("b_limit", type_=Integer())
 
 TARGET = select(s.targets).where(_T.id == bindparam("b_id"))
+TARGETS = select(s.targets).where(_T.id.in_(bindparam("b_ids", expanding=True)))
 RUNNING = select(s.targets).where(_T.state == "RUNNING").order_by(_T.deadline_at)
 _ASKED = (
     select(s.targets)
@@ -52,9 +53,20 @@ SWEEPS_OF = select(_M.sweep_id, _M.target_id).where(
 )
 MEMBER_DONE = (
     update(s.sweep_members)
-    .where(_M.target_id == bindparam("b_target"), _M.outcome.is_(None))
+    .where(_M.sweep_id == bindparam("b_sweep"), _M.target_id == bindparam("b_target"), _M.outcome.is_(None))
     .values(outcome=bindparam("b_outcome"), error=bindparam("b_error"))
-    .returning(_M.sweep_id)
+)
+#: Parameters b_completed, b_failed, b_timed_out, b_n (members done now), b_sweep.
+COUNT_MEMBERS = (
+    update(s.sweeps)
+    .where(s.sweeps.c.id == bindparam("b_sweep"))
+    .values(
+        open=s.sweeps.c.open - bindparam("b_n", type_=Integer()),
+        completed=s.sweeps.c.completed + bindparam("b_completed", type_=Integer()),
+        failed=s.sweeps.c.failed + bindparam("b_failed", type_=Integer()),
+        timed_out=s.sweeps.c.timed_out + bindparam("b_timed_out", type_=Integer()),
+    )
+    .returning(s.sweeps.c.open)
 )
 SWEEP = select(s.sweeps).where(s.sweeps.c.id == bindparam("b_id"))
 ACTIVE_SWEEPS = select(s.sweeps).where(s.sweeps.c.active).order_by(s.sweeps.c.id)
@@ -98,10 +110,15 @@ def step(conn: Connection, rows: Sequence[TargetRow], values: Sequence[Values]) 
     return conn.execute(STEP, own if len(own) > 1 else own[0]).rowcount == len(own)
 
 
-def block_host(conn: Connection, host: str, *, until: datetime, reason: str) -> None:
-    """Let nobody ask this host before then; never shortens a longer wait."""
+def block_hosts(conn: Connection, waits: Sequence[Values]) -> None:
+    """Let nobody ask these hosts before `next_allowed_at`, for a `reason`; never shortens a longer wait."""
     dialect = sqlite if conn.dialect.name == "sqlite" else postgresql
-    conn.execute(_BLOCKS[dialect], {"host": host, "next_allowed_at": until, "reason": reason})
+    conn.execute(_BLOCKS[dialect], waits)
+
+
+def block_host(conn: Connection, host: str, *, until: datetime, reason: str) -> None:
+    """Let nobody ask one host before then."""
+    block_hosts(conn, [{"host": host, "next_allowed_at": until, "reason": reason}])
 
 
 def _block(dialect: Any) -> Any:  # Any: a dialect module of SQLAlchemy, and its insert

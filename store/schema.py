@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -62,7 +63,7 @@ targets = Table(
     #: 0: asked for by itself, 1: by a refresh-all.
     Column("request_rank", Integer, nullable=False, server_default="0"),
     #: An operator's force waives the guard `not_paused` at the claim.
-    Column("request_forced", Boolean, nullable=False, server_default=text("0")),
+    Column("request_forced", Boolean, nullable=False, server_default=false()),
     Column("due_at", UtcTime),
     Column("paused_until", UtcTime),
     Column("started_at", UtcTime),
@@ -73,7 +74,7 @@ targets = Table(
     Column("error", Text),
     Column("reason", Text),
     #: Whether a client asked for the run in progress (a scheduled one may be joined).
-    Column("asked", Boolean, nullable=False, server_default=text("0")),
+    Column("asked", Boolean, nullable=False, server_default=false()),
     #: Failures in a row.
     Column("attempt", Integer, nullable=False, server_default="0"),
     #: Interruptions in a row.
@@ -124,7 +125,7 @@ runs = Table(
     Column("posts_seen", Integer, nullable=False, server_default="0"),
     Column("posts_new", Integer, nullable=False, server_default="0"),
     Column("posts_edited", Integer, nullable=False, server_default="0"),
-    Column("truncated", Boolean, nullable=False, server_default=text("0")),
+    Column("truncated", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("target_id", "token"),
     CheckConstraint(f"state IN {_STATES}", name="runs_state"),
 )
@@ -158,7 +159,8 @@ Index(
     sqlite_where=text("active AND kind = 'refresh'"),
     postgresql_where=text("active AND kind = 'refresh'"),
 )
-Index("sweeps_active", sweeps.c.active, sqlite_where=text("active"), postgresql_where=text("active"))
+# as the dialects write `WHERE sweeps.active`, or the index is passed over
+Index("sweeps_active", sweeps.c.active, sqlite_where=text("active = 1"), postgresql_where=text("active"))
 Index("sweeps_ended", sweeps.c.ended_at)
 
 sweep_members = Table(
@@ -189,7 +191,7 @@ journal = Table(
     Column("refused_by", String(32)),
     Column("actor", String(64), nullable=False),
     Column("reason", Text),
-    Column("forced", Boolean, nullable=False, server_default=text("0")),
+    Column("forced", Boolean, nullable=False, server_default=false()),
     Column("run_id", Integer),
     Column("token", Integer),
     #: How many times the same refusal came within its minute.
@@ -198,6 +200,14 @@ journal = Table(
 )
 Index("journal_target", journal.c.target_id, journal.c.id)
 Index("journal_at", journal.c.at)
+#: For folding the same refusals of a minute into one row.
+Index(
+    "journal_refused",
+    journal.c.target_id,
+    journal.c.at,
+    sqlite_where=text("refused_by IS NOT NULL"),
+    postgresql_where=text("refused_by IS NOT NULL"),
+)
 
 posts = Table(
     "posts",

@@ -1,13 +1,15 @@
 """The one writer: a thread that commits in groups.
 
 Each operation runs in a savepoint of its own; callers wait for the group's commit; effects run after it, in
-commit order, and only then is anybody answered. What it does not do: retry an operation whose commit failed.
+commit order, and only then is anybody answered. An operation may run twice, when its group had to be undone, so it
+must not count on what it did outside the transaction. What the writer does not do: retry what failed by itself.
 """
 
 from __future__ import annotations
 
 import logging
 import queue
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -16,9 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from errors import StoreRejected, StoreUnavailable
+from store.queries import take_tokens
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -28,6 +31,25 @@ GROUP_SIZE = 128
 GROUP_S = 0.05
 #: How long a caller waits for an operation that has begun (seconds); the watchdog is faster.
 BEGUN_S = 60.0
+#: How often it is tried, at least, whether the store takes a write: while it refuses, and else (seconds).
+PROVE_REFUSING_S = 1.0
+PROVE_S = 5.0
+#: Result codes of SQLite that speak of the database, not of the statement.
+_OUTAGES = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
 _HINT = "ask again in a few seconds"
 
 
@@ -53,19 +75,28 @@ class _Item(Generic[T]):
 
 
 class Writer:
-    """Owner of the only connection that writes."""
+    """Owner of all that is written."""
 
     def __init__(self, engine: Engine, *, on_commit: Callable[[], None]) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            on_commit: Publishes; called after the effects of each commit and before anybody is answered.
+        """
         self._engine = engine.execution_options(gleand_writer=True)
         self._on_commit = on_commit
-        self._fast: queue.SimpleQueue[_Item[Any] | None] = queue.SimpleQueue()
-        self._slow: queue.SimpleQueue[_Item[Any] | None] = queue.SimpleQueue()
+        self._fast: queue.SimpleQueue[_Item[Any]] = queue.SimpleQueue()
+        self._slow: queue.SimpleQueue[_Item[Any]] = queue.SimpleQueue()
         self._wake = threading.Semaphore(0)
+        self._lock = threading.Lock()
         self._stopping = False
         self._begun = False
         self._tick = time.monotonic()
+        #: When the last transaction ended that surely wrote, or was refused; None: there was none of any kind.
+        self._proved: float | None = None
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
-        #: None, or why the last group could not be stored.
+        #: None, or why the last write could not be stored: what the next caller will meet. The writer spends a token
+        #: now and then to see whether the store takes it, since a commit that changes nothing succeeds on a full disk.
         self.refusing: str | None = None
 
     def start(self) -> None:
@@ -74,7 +105,8 @@ class Writer:
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Finish what is queued and end the thread; any number of times."""
-        self._stopping = True
+        with self._lock:
+            self._stopping = True
         self._wake.release()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
@@ -86,11 +118,12 @@ class Writer:
     def submit(self, op: Callable[[Tx], T], *, fast: bool = False) -> Future[T]:
         """Queue an operation; ends of runs take the fast lane. Returns at once."""
         future: Future[T] = Future()
-        if self._stopping:
-            future.set_exception(StoreUnavailable("the store is closed"))
-            return future
-        (self._fast if fast else self._slow).put(_Item(op=op, future=future))
-        self._wake.release()
+        with self._lock:  # nothing is queued behind the last look of a thread that ends
+            if not self._stopping:
+                (self._fast if fast else self._slow).put(_Item(op=op, future=future))
+                self._wake.release()
+                return future
+        future.set_exception(StoreUnavailable("the store is closed"))
         return future
 
     def run(self, op: Callable[[Tx], T], *, timeout_s: float = 10.0) -> T:
@@ -100,7 +133,10 @@ class Writer:
             StoreRejected: It cannot be stored; trying again would not help.
             StoreUnavailable: It was not stored; an operation that had not begun by then never runs.
         """
-        future = self.submit(op)
+        return self.wait(self.submit(op), timeout_s=timeout_s)
+
+    def wait(self, future: Future[T], *, timeout_s: float = 10.0) -> T:
+        """Wait for an operation that was submitted; raises as `run` does."""
         try:
             return future.result(timeout_s)
         except TimeoutError:
@@ -110,6 +146,8 @@ class Writer:
             return future.result(BEGUN_S)  # it has begun: only its commit can tell what became of it
         except TimeoutError as exc:
             raise StoreUnavailable("the database does not answer", hint=_HINT) from exc
+
+    # -- the thread ----------------------------------------------------------------------------------------------
 
     def _take(self) -> _Item[Any] | None:
         for lane in (self._fast, self._slow):
@@ -124,22 +162,27 @@ class Writer:
             self._wake.acquire(timeout=0.5)
             self._tick = time.monotonic()
             group: list[_Item[Any]] = []
-            until = time.monotonic() + GROUP_S
-            while len(group) < GROUP_SIZE and time.monotonic() < until:
-                item = self._take()
-                if item is None:
-                    break
+            item, until = self._take(), time.monotonic() + GROUP_S
+            while item is not None:
                 if item.future.set_running_or_notify_cancel():
                     group.append(item)
+                full = len(group) >= GROUP_SIZE or time.monotonic() >= until
+                item = None if full else self._take()
             if group:
                 self._commit(group)
-            elif self._stopping:
+            elif self._stopping and self._fast.empty() and self._slow.empty():
                 return
+            elif self._proof_due(PROVE_S if self.refusing is None else PROVE_REFUSING_S):
+                self._try([])
+
+    def _proof_due(self, wait_s: float) -> bool:
+        return self._proved is not None and time.monotonic() - self._proved >= wait_s
 
     def _commit(self, group: list[_Item[Any]]) -> None:
         if not self._try(group) and self._begun and len(group) > 1:
             for item in group:  # the transaction is gone: one at a time from here
-                self._try([item])
+                if not self._try([item]) and not self._begun:
+                    break  # nobody can write now; every item has its error from the whole group
         for item in group:
             if item.error is not None:
                 item.future.set_exception(item.error)
@@ -149,21 +192,24 @@ class Writer:
     def _try(self, group: list[_Item[Any]]) -> bool:
         """Run a group in one transaction; False when all of it was undone."""
         self._begun = False
+        prove = self.refusing is not None or self._proof_due(PROVE_S)
         try:
             with self._engine.connect() as conn, conn.begin() as whole:
                 self._begun = True
+                if prove:
+                    take_tokens(conn, 1)
                 for item in group:
                     self._tick = time.monotonic()
                     self._one(conn, item)
                 whole.commit()
-        except (SQLAlchemyError, StoreUnavailable) as exc:
-            self.refusing = str(exc.__cause__ or getattr(exc, "orig", None) or exc)
-            log.error("group_not_stored size=%d error=%s", len(group), self.refusing)
-            for item in group:
-                item.effects = []
-                item.error = StoreUnavailable("the database refused the write", hint=_HINT)
+        except Exception as exc:  # noqa: BLE001 - top of the loop: nobody may wait for ever, and the thread goes on
+            self._refused(group, exc)
             return False
-        self.refusing = None
+        if prove or self._proved is None:
+            self._proved = time.monotonic()
+        if self.refusing is not None:
+            log.warning("store_writes_again")
+            self.refusing = None
         for item in group:
             for effect in item.effects:
                 try:
@@ -175,6 +221,16 @@ class Writer:
         except Exception:  # noqa: BLE001 - a view that cannot be drawn must not stop writes
             log.exception("publish_failed")
         return True
+
+    def _refused(self, group: list[_Item[Any]], exc: Exception) -> None:
+        why = str(getattr(exc, "orig", None) or exc)
+        if why != self.refusing:  # said once, not at every try
+            trace = None if isinstance(exc, SQLAlchemyError) else exc
+            log.error('store_refuses size=%d error="%s"', len(group), why, exc_info=trace)
+        self.refusing, self._proved = why, time.monotonic()
+        for item in group:
+            item.effects = []
+            item.error = StoreUnavailable("the database refused the write", hint=_HINT)
 
     def _one(self, conn: Connection, item: _Item[Any]) -> None:
         """Run one operation in a savepoint. Raises what undid the whole transaction."""
@@ -199,8 +255,10 @@ class Writer:
 
 def _is_outage(exc: SQLAlchemyError) -> bool:
     """Whether the database itself is in trouble (full, locked, read-only), not the statement."""
-    words = str(getattr(exc, "orig", exc)).lower()
-    return any(w in words for w in ("full", "locked", "readonly", "disk i/o", "malformed"))
+    code = getattr(getattr(exc, "orig", None), "sqlite_errorcode", None)
+    if code is None:
+        return isinstance(exc, (OperationalError, InterfaceError))
+    return (code & 0xFF) in _OUTAGES
 
 
 def _in_transaction(conn: Connection) -> bool:

@@ -12,12 +12,14 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-from api import STATUS_CODES, Operation, create_app
+from api import create_app
 from config import Settings
 from fsm.states import State, Trigger
 from gleand import __version__
 from jobs.views import empty_status
 from tests.support.fake_service import FakeService
+from web.answers import STATUS_CODES
+from web.contract import Operation
 
 FILE = Path(__file__).resolve().parents[2] / "openapi.json"
 DOC: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
@@ -45,6 +47,7 @@ EXAMPLES: dict[str, Any] = {
     "since": "2026-01-01T00:00:00Z",
     "sweep_id": 4,
     "wait": 0,
+    "last_event_id": 0,
 }
 
 

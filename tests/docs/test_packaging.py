@@ -15,7 +15,7 @@ ROOT_MODULES = {"daemon", "api", "server", "cli", "config", "errors", "clock", "
 #: Directories that are no part of the wheel.
 OUTSIDE = {"tests", "benchmarks", "docs", "deploy", "build", "dist"}
 GROUND = {"model", "errors", "clock", "config"}
-LEVELS = (GROUND | {"gleand"}, {"fsm"}, {"sources", "store"}, {"jobs"}, {"api", "web"}, {"server"})
+LEVELS = (GROUND | {"gleand"}, {"fsm", "terminal"}, {"sources", "store"}, {"jobs"}, {"web"}, {"api"}, {"server"})
 ROOMS = set().union(*LEVELS) | {"daemon", "cli"}
 WORKER_MAY = {"sources", "model", "errors", "clock"}
 
@@ -93,6 +93,17 @@ def test_the_worker_imports_nothing_of_the_daemon(name: str) -> None:
     names = imported(ROOT / "jobs" / f"{name}.py")
     foreign = {n for n in names if n.split(".")[0] not in WORKER_MAY and not n.startswith("jobs.protocol")}
     assert not foreign
+
+
+def test_nothing_imports_the_terminal_but_the_command_line() -> None:
+    outside = [path for path in modules() if path.parent.name != "terminal"]
+    assert {p.stem for p in outside if any(n.split(".")[0] == "terminal" for n in imported(p))} == {"cli"}
+
+
+def test_the_wheel_has_the_units_where_a_clone_has_them() -> None:
+    globs = setup_cfg()["options.package_data"]["gleand.app"].replace(",", " ").split()
+    taken = {path.relative_to(ROOT).as_posix() for glob in globs for path in ROOT.glob(glob)}
+    assert taken >= {"openapi.json", "deploy/gleand.service", "deploy/gleand.socket"}
 
 
 def test_nothing_imports_the_daemon_but_the_command_line() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -143,7 +144,46 @@ class Daemon:
         assert found is not None
         return found
 
+    def pull(self, target_id: int, trigger: str, **body: Any) -> requests.Response:
+        """POST a transition, whatever the answer."""
+        return self.call("POST", f"/api/targets/{target_id}/transitions", {"trigger": trigger} | body)
+
+    def create(self, target: str, **body: Any) -> int:
+        """POST /api/targets, which must succeed; returns the id. Does not start it unless told to."""
+        response = self.call("POST", "/api/targets", {"target": target, "start": False, "schedule": "manual"} | body)
+        assert response.status_code == 201, response.text
+        return int(response.json()["id"])
+
+    def runs(self, target_id: int) -> list[dict[str, Any]]:
+        """Runs of a target, newest first."""
+        found: list[dict[str, Any]] = self.get(f"/api/targets/{target_id}/runs?limit=100")["runs"]
+        return found
+
+    def journal(self, target_id: int) -> list[dict[str, Any]]:
+        """Journal of a target, newest first."""
+        found: list[dict[str, Any]] = self.get(f"/api/targets/{target_id}/journal?limit=100")["journal"]
+        return found
+
+    def posts(self, target_id: int) -> list[str]:
+        """Native ids of a target's posts."""
+        return [post["native_id"] for post in self.get(f"/api/targets/{target_id}/posts?limit=100")["posts"]]
+
     # -- its processes -------------------------------------------------------------------------------------------
+
+    def scraping(self, username: str, **more: Any) -> tuple[int, int]:
+        """Add a target that hangs; returns its id and the pid of the new worker that has it.
+
+        No worker may be idle, and no other target may be started meanwhile.
+        """
+        before = self.workers()
+        target_id = int(self.add(username, **more)["user"]["id"])
+        new = wait_until(lambda: self.workers() - before, within_s=10)
+        assert len(new) == 1
+        return target_id, new.pop()
+
+    def workers(self) -> set[int]:
+        """Pids of the live workers."""
+        return {pid for pid in descendants(self.pid) if worker_name(pid) == f"gw{pid}"}
 
     def descendants(self) -> dict[int, str]:
         """Live (not zombie) processes below the daemon: pid to command line."""
@@ -152,12 +192,51 @@ class Daemon:
         }
 
 
+def worker_name(pid: int) -> str:
+    """What a process is called: gwPID of its worker for a worker and what it forked."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def is_worker(pid: int) -> bool:
     """A worker, not the nursery: it has a name of its own."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().startswith("gw")
-    except OSError:
-        return False
+    return worker_name(pid).startswith("gw")
+
+
+def family(leader: int) -> set[int]:
+    """Live processes of a worker, wherever they hang now: by session, by name, by the mark in their environment."""
+    return families().get(leader, set())
+
+
+def families() -> dict[int, set[int]]:
+    """Live processes that belong to workers, by the worker's pid."""
+    found: dict[int, set[int]] = {}
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+            marks = re.findall(rb"SCRAPE_WORKER=gw(\d+)\0", Path(f"/proc/{pid}/environ").read_bytes())
+        except OSError:
+            continue
+        name, _, rest = stat.partition("(")[2].rpartition(")")
+        state, _, _, session = rest.split()[:4]
+        if state in "ZX":
+            continue
+        for leader in {int(session), *(int(mark) for mark in marks), *(int(n) for n in re.findall(r"^gw(\d+)$", name))}:
+            found.setdefault(leader, set()).add(pid)
+    return found
+
+
+def zombies(pid: int) -> set[int]:
+    """Children of a process that ended and were not reaped."""
+    found = {int(n): _stat(int(n)) for n in os.listdir("/proc") if n.isdigit()}
+    return {one for one, stat in found.items() if stat is not None and stat == (pid, "Z")}
+
+
+def open_files(pid: int) -> int:
+    """How many descriptors a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def _stat(pid: int) -> tuple[int, str] | None:
@@ -190,6 +269,14 @@ def is_alive(pid: int) -> bool:
     """Whether a process lives; a zombie does not."""
     stat = _stat(pid)
     return stat is not None and stat[1] not in "ZX"
+
+
+def ignores_sigterm(pid: int) -> bool:
+    """Whether a process has made itself deaf."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("SigIgn:"):
+            return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+    return False
 
 
 def send(pid: int, number: signal.Signals) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from errors import NotFound
+from jobs.events import Event
 
 AT = "2026-01-02T03:04:05.000+00:00"
 USER: dict[str, Any] = {
@@ -154,6 +155,9 @@ class FakeBoard:
             self.sweeps[sweep] = page
         else:
             self.targets[target] = page
+        self.announce()
+
+    def announce(self) -> None:
         for callback in list(self.subscribers):
             callback()
 
@@ -187,6 +191,11 @@ class FakeService:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.answers: dict[str, Any] = {}
         self.draining = False
+        #: What `events` reads; an exception in `answers` comes first.
+        self.happened: list[Event] = []
+        #: Threads that are in `events` now, and the most there were.
+        self.reading = self.most_reading = 0
+        self._lock = threading.Lock()
 
     def _say(self, verb: str, default: Any, **asked: Any) -> Any:
         self.asked.append((verb, asked))
@@ -237,6 +246,33 @@ class FakeService:
 
     def journal(self, target_id: int, **asked: Any) -> Any:
         return self._say("journal", {"journal": [ENTRY], "next_cursor": None}, id=target_id, **asked)
+
+    def happen(self, count: int = 1, *, announce: bool = True, **fields: Any) -> None:
+        """Journal the next entries, and announce them once."""
+        for _ in range(count):
+            entry = (
+                ENTRY
+                | {"id": self.happened[-1].id + 1 if self.happened else 1, "to": "RUNNING", "refused_by": None}
+                | fields
+            )
+            name = "refusal" if entry["refused_by"] else "transition"
+            self.happened = [*self.happened, Event(id=entry["id"], name=name, data=json.dumps(entry).encode())]
+        if announce:
+            self.board.announce()
+
+    def events(self, *, after: int | None, limit: int) -> tuple[list[Event], int]:
+        with self._lock:
+            self.reading += 1
+            self.most_reading = max(self.most_reading, self.reading)
+        try:
+            happened = self.happened
+            newest = happened[-1].id if happened else 0
+            rows = [] if after is None else [e for e in happened if e.id > after][:limit]
+            found: tuple[list[Event], int] = self._say("events", (rows, newest), after=after, limit=limit)
+            return found
+        finally:
+            with self._lock:
+                self.reading -= 1
 
     def runs_of(self, target_id: int, **asked: Any) -> Any:
         return self._say("runs_of", {"runs": [RUN], "next_cursor": None}, id=target_id, **asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import pytest
@@ -188,3 +189,19 @@ def test_the_tolerant_parser_is_loaded_only_when_it_is_needed() -> None:
 
     code = "import sys, sources.feed; sys.exit('feedparser' in sys.modules or 'store' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happens_to_a_document_it_is_read_or_refused(seed: int) -> None:
+    chance = random.Random(seed)
+    odd = ["<", ">", "&", "]]>", "<![CDATA[", "<!--", "</item>", "<item>", "<entry>", "<x:y/>", "<?", '"', "&#xD800;"]
+    for _ in range(50):
+        document = chance.choice([RSS, ATOM]).format(GOOD.format(1) + ENTRY.format(2))
+        for _ in range(chance.randint(1, 6)):
+            at = chance.randrange(len(document))
+            document = document[:at] + chance.choice([*odd, document[at : at + 40], ""]) + document[at + 5 :]
+        try:
+            found = read(document)
+        except ScrapeFailed:
+            continue
+        assert all(post.native_id for post in found)

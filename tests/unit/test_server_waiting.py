@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from api import StatusCall, asked_page, create_app
+from api import create_app
 from config import Settings
 from errors import NotFound
 from server import HttpServer
 from tests.support.fake_service import STATUS, TARGET_STATUS, FakePage, FakeService, wait_until
 from tests.unit.test_server import connected, read_answer, running
+from web.status import StatusCall, asked_page
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_a_wait_without_an_entity_tag_ends_with_the_next_change(server: HttpServ
         response, body = read_answer(sock)
         assert (response.status, response.headers["ETag"]) == (200, 'W/"1"')
         assert json.loads(body)["progress"] == "1 of 2"
-    wait_until(lambda: server._door._places == 0)
+    wait_until(lambda: server._door._places.taken == 0)
 
 
 def test_a_wait_with_the_current_entity_tag_ends_with_the_next_change(server: HttpServer, service: FakeService) -> None:
@@ -107,7 +108,7 @@ def test_two_hundred_waiters_are_woken_by_one_change_within_100_ms(server: HttpS
         took = time.monotonic() - begun
         assert {read_answer(sock)[0].status for sock in socks} == {200}
     assert took < 0.5  # 0.1 on a quiet machine
-    wait_until(lambda: server._door._places == 0)
+    wait_until(lambda: server._door._places.taken == 0)
 
 
 def test_a_change_of_another_sweep_wakes_nobody(server: HttpServer, service: FakeService) -> None:
@@ -163,7 +164,7 @@ def test_waiting_for_a_target_that_is_not_there_is_a_404(server: HttpServer) -> 
     with connected(server) as sock:
         poll(sock, "/api/targets/9/status?wait=60")
         assert read_answer(sock)[0].status == 404
-    wait_until(lambda: server._door._places == 0)
+    wait_until(lambda: server._door._places.taken == 0)
 
 
 def test_a_target_that_is_removed_wakes_those_who_wait_for_it(server: HttpServer, service: FakeService) -> None:
@@ -215,7 +216,7 @@ def test_a_client_that_goes_away_frees_its_place_and_its_pin(server: HttpServer,
     with connected(server) as sock:
         poll(sock, "/api/targets/7/status?wait=60")
         wait_until(lambda: service.board.pins == {7: 1})
-    wait_until(lambda: server._door._places == 0 and service.board.pins == {7: 0})
+    wait_until(lambda: server._door._places.taken == 0 and service.board.pins == {7: 0})
 
 
 def test_a_head_request_does_not_wait(server: HttpServer) -> None:
