@@ -190,9 +190,9 @@ class Settings(BaseSettings):
     api_token: Annotated[str | None, AfterValidator(_token), Field(repr=False)] = None
     #: URL template with `{handle}` that makes a bare handle a target of the default source.
     handle_url: str | None = None
-    #: How long posts are kept (days); 0: for ever.
+    #: How long posts are kept that their source does not show any more (days); 0: for ever.
     retention_days: _CountOrZero = 0
-    #: How long runs and the journal are kept (days); 0: for ever.
+    #: How long runs, sweeps and the journal are kept (days); 0: for ever. The last run of each target stays.
     history_days: _CountOrZero = 30
     #: Scrapers of your own: name to `module:function`.
     scrapers: Annotated[dict[str, str], BeforeValidator(_pairs)] = Field(default_factory=dict)

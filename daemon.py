@@ -173,8 +173,8 @@ class Daemon:
             log.warning("drain_ended_early timeout_s=%g", self.settings.drain_timeout_s)
         try:
             self.service.end_boot()
-        except StoreUnavailable as exc:
-            log.error('shutdown_not_stored error="%s"', exc)  # the next start recovers it
+        except Exception as exc:  # noqa: BLE001 - whatever it is: workers must end, and the next start recovers it
+            log.error('shutdown_not_stored error="%s"', exc, exc_info=not isinstance(exc, StoreUnavailable))
         self.pool.stop(self.settings.stop_grace_s + 3.0)
         self.http.stop(3.0)
         self.writer.stop()

@@ -6,6 +6,7 @@ Lives here: moving targets, refusals, runs in memory. Not here: who asks and why
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -37,6 +38,8 @@ class PoolLike(Protocol):
     def worker_of(self, target_id: int) -> str: ...
     def holds(self, token: int) -> bool: ...
     def wait_gone(self, target_id: int, timeout_s: float) -> bool: ...
+    def wait_all_gone(self, timeout_s: float) -> bool: ...
+    def able(self) -> bool: ...
     def tick_age(self) -> float: ...
 
 
@@ -56,7 +59,9 @@ class Live:
     sweeps: set[int]
     text: str = "starting"
     phase: str = "starting"
-    #: It has ended, and the store has not taken that yet.
+    #: It has ended, and that is on its way into the store.
+    told: bool = False
+    #: It has ended, and the store has refused to take that.
     unsaved: bool = False
 
     def overdue(self, now: float) -> str | None:
@@ -83,8 +88,10 @@ class Core:
     ending: bool = False
     #: Runs by token.
     live: dict[int, Live] = field(default_factory=dict)
-    #: Targets that are being removed: nothing starts them.
-    removing: set[int] = field(default_factory=set)
+    #: Targets that are being removed, and by how many: nothing starts them.
+    removing: Counter[int] = field(default_factory=Counter)
+    #: Host and target of runs that ended before their processes did, by token.
+    leaving: dict[int, tuple[str, int]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     board: Board = field(init=False)
 
@@ -154,8 +161,10 @@ class Core:
 
     def stop_worker(self, token: int) -> None:
         """Effect: the run's token is revoked; now its worker is stopped."""
-        self.live.pop(token, None)
+        live = self.live.pop(token, None)
         if self.pool is not None:
+            if live is not None:
+                self.leaving[token] = (live.host, live.order.target.id)
             self.pool.revoke(token)
 
     def entry(

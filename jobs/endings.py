@@ -32,6 +32,8 @@ _WRITTEN = (
     *RUN_COLUMNS,
     "attempt",
     "interrupted",
+    "requested_at",
+    "request_rank",
     "last_scraped",
     "post_count",
     "remember",
@@ -113,6 +115,22 @@ class Endings:
             self._write(tx, taken, self._core.clock.now())
         return answers
 
+    def abandon(self, tx: Tx, target_id: int, how: Ending) -> None:
+        """End a run with as little as possible, when all that belongs to an ending cannot be stored.
+
+        Left out: posts, the next regular turn (it is due in BACKOFF_CAP_S), the host.
+        """
+        core, now = self._core, self._core.clock.now()
+        row = core.row(tx, target_id)
+        later = now + timedelta(seconds=schedules.BACKOFF_CAP_S)
+        values = {"error": how.error, "reason": how.reason, "progress": None, "asked": False, "due_at": later}
+        facts = replace(core.facts(row, claimed_token=row.token), overdue=True, owner_gone=True)
+        step = core.move(tx, row, how.trigger, facts, actor=how.actor, reason=how.error, values=values)
+        ended = {"state": step.dest.value, "ended_at": now, "error": how.error, "reason": how.reason}
+        tx.conn.execute(queries.SET_RUN, {"b_id": row.run_id} | ended)
+        sweeps.member_done(core, tx, row.id, step.dest, how.public_error or how.error)
+        tx.after(lambda: core.stop_worker(row.token))
+
     def _fire(self, row: TargetRow, how: Ending) -> _Taken:
         core = self._core
         facts = core.facts(row, claimed_token=how.token)
@@ -189,7 +207,9 @@ class Endings:
         regular = self.next_time(row.schedule, now)
         if how.trigger is Trigger.INTERRUPT:
             wait = 0.0 if row.interrupted < 1 else schedules.backoff_s(row.interrupted)
-            return {"due_at": now + timedelta(seconds=wait), "interrupted": row.interrupted + 1}
+            values: Values = {"due_at": now + timedelta(seconds=wait), "interrupted": row.interrupted + 1}
+            # What a client asked for goes on the queue again, so that asking twice stays refused.
+            return values | ({"requested_at": now, "request_rank": 0} if row.asked and not wait else {})
         if how.trigger in (Trigger.COMPLETE, Trigger.RESET):
             return {"due_at": regular, "attempt": 0, "interrupted": 0}
         due = regular

@@ -176,6 +176,11 @@ class Pool:
             self._numbers = max([self._numbers, *taken])
             return taken
 
+    def _new_number(self) -> int:
+        with self._changed:
+            self._numbers += 1
+            return self._numbers
+
     def release(self, slot: int) -> None:
         """Give a reservation back."""
         with self._changed:
@@ -217,10 +222,19 @@ class Pool:
         with self._changed:
             return self._changed.wait_for(lambda: not self._stopping.get(target_id), timeout_s)
 
+    def wait_all_gone(self, timeout_s: float) -> bool:
+        """Wait until no stopped worker has a live process; False when it took too long."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._stopping, timeout_s)
+
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until no worker has an order and none is stopping; False when it took too long."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._running and not self._stopping, timeout_s)
+
+    def able(self) -> bool:
+        """Whether workers can be started: the nursery did not fail several times in a row."""
+        return self._nursery_failures < 4
 
     def tick_age(self) -> float:
         """Seconds since the loop last went round."""
@@ -326,11 +340,10 @@ class Pool:
             unborn = worker.killed and not worker.child.pid and self._nursery is not None
             if unborn and (self._closing or now - worker.since > READY_S):
                 self._lose_nursery()  # it does not fork: what it never bore is given up
-            if worker.state == "dead" and now - self._buried_at >= BURIAL_S:
+            if worker.state == "dead" and (procs is not None or now - self._buried_at >= BURIAL_S):
+                self._buried_at = now  # also when it cannot be looked at: that is tried again later
                 procs = scan() if procs is None else procs
                 self._bury(worker, procs)
-        if procs is not None:
-            self._buried_at = self._clock.monotonic()
         born = all(worker.child.pid for worker in self._workers.values())
         if born and now - self._strangers_at >= STRANGERS_S:  # one that is being born is a stranger for a moment
             self._strangers_at = now
@@ -343,8 +356,8 @@ class Pool:
         elif not worker.listening and now - worker.deaf_at >= CLOSED_S:
             self._fail(worker, "the worker closed its pipe")
         elif job is None:
-            if now - worker.since > IDLE_S and worker.number not in self._reserved:
-                self._retire(worker)
+            if now - worker.since > IDLE_S:
+                self._retire(worker)  # one that is reserved meanwhile is replaced
         elif job.told is not None:
             if now - job.told >= EXPIRE_PATIENCE_S:
                 self._revoked(job.order.token)  # it could not be stored in time: the work ends all the same
@@ -433,7 +446,13 @@ class Pool:
         if not pid:
             self._stillborn(worker, "the machine has no room for a worker process")
             return
-        worker.child.born(pid)
+        try:
+            worker.child.born(pid)
+        except OSError as exc:
+            log.error('worker_not_started error="%s"', exc)
+            worker.child.disown()
+            self._stillborn(worker, "the machine has no room for a worker process")
+            return
         self._selector.register(worker.child.pid_fd, selectors.EVENT_READ, ("death", worker))
         if worker.killed:
             self._kill(worker)
@@ -458,10 +477,14 @@ class Pool:
             self.release(number)
             self._forget(order.token)
             return
+        if worker is not None and worker.state != "idle":  # it ended since it was reserved
+            worker = None
+            self.release(number)
+            number = self._new_number()
         if worker is None:
             worker = self._spawn(number)
         self.release(number)
-        if worker is None or worker.state != "idle":
+        if worker is None:
             self._listener.died(order, "the worker process was gone before it got the order")
             self._forget(order.token)
             return
@@ -549,7 +572,8 @@ class Pool:
                 job.truncated = True
                 return
             post = post_from_dict(one)
-            job.received += len(post.html) + len(post.text) + len(post.title) + len(post.native_id) + 200
+            texts = (post.html, post.text, post.title, post.native_id, post.url, post.author, *post.media)
+            job.received += 200 + sum(map(len, texts))
             job.posts.append(post)
 
     def _result(self, worker: Worker, job: Job, message: Message) -> None:
@@ -563,10 +587,11 @@ class Pool:
             self._end(worker, "its scrape left processes or threads behind")
             return
         worker.job = None
-        self._enter(worker, "idle")
-        self._forget(job.order.token)
         if worker.scrapes >= self._max_scrapes:
             self._retire(worker)
+        else:
+            self._enter(worker, "idle")
+        self._forget(job.order.token)
         self._listener.freed()
 
     def _left_behind(self, worker: Worker) -> bool:
@@ -591,9 +616,19 @@ class Pool:
             worker.state, worker.since = state, self._clock.monotonic()
 
     def _fail(self, worker: Worker, reason: str) -> None:
-        """The worker is no good: end it, and say so when it is dead."""
+        """The worker is no good: its run has failed, whenever its processes are gone."""
         worker.reason = reason
+        self._died(worker, reason)
         self._end(worker, reason)
+
+    def _died(self, worker: Worker, reason: str) -> None:
+        """Tell that its run ended without a result, unless it is known to have ended."""
+        job = worker.job
+        if job is not None and not job.revoked:
+            with self._changed:
+                self._mark_stopping(job.order.target.id, job.order.token)
+            job.revoked = True
+            self._listener.died(job.order, reason)
 
     def _retire(self, worker: Worker) -> None:
         """It has no order: let it end by itself."""
@@ -613,9 +648,10 @@ class Pool:
             self._kill(worker)
 
     def _kill(self, worker: Worker) -> None:
-        worker.killed = True
-        worker.child.kill(scan())
+        worker.child.kill_group()
         log.info("worker_killed pid=%d", worker.child.pid)
+        worker.child.kill(scan())
+        worker.killed = True
 
     def _leader_died(self, worker: Worker) -> None:
         """Read what it still said and tell; the rest of its group is killed at the burial, in this round."""
@@ -628,16 +664,12 @@ class Pool:
                 break
             self._hear(worker)
         self._deafen(worker)
-        told = worker.reason if worker.state == "ending" else None
-        job, self._buried_at = worker.job, 0.0
+        told, self._buried_at = worker.reason if worker.state == "ending" else None, 0.0
         if worker.state != "ending":
             log.warning('worker_died pid=%d reason="%s"', worker.child.pid, reason)
         self._enter(worker, "dead")
-        if job is not None and not job.revoked:
-            with self._changed:
-                self._mark_stopping(job.order.target.id, job.order.token)
-            job.revoked = True
-            self._listener.died(job.order, told or reason)
+        worker.child.kill_group()
+        self._died(worker, told or reason)
 
     def _bury(self, worker: Worker, procs: dict[int, Proc]) -> None:
         """Kill what is left; once nothing is alive, reap, forget and make room for a new one."""

@@ -45,8 +45,8 @@ def look(pid: int) -> Proc | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             head, _, tail = stat.read().rpartition(b")")
-    except OSError:
-        return None
+    except (FileNotFoundError, ProcessLookupError):
+        return None  # anything else, such as too many open files, says nothing about the process
     fields = tail.split()
     return Proc(
         pid=pid,
@@ -178,6 +178,16 @@ class Child:
         """SIGTERM to the group; SIGCONT, so that a stopped one hears it."""
         self._signal_group(signal.SIGTERM)
         self._signal_group(signal.SIGCONT)
+
+    def kill_group(self) -> None:
+        """SIGKILL to the group; needs no descriptor."""
+        self._signal_group(signal.SIGKILL)
+
+    def disown(self) -> None:
+        """Kill and reap one that cannot be watched."""
+        self.kill_group()
+        os.waitpid(self.pid, 0)
+        self.pid = 0
 
     def kill(self, procs: dict[int, Proc]) -> None:
         """SIGKILL to the group, the session and every descendant."""

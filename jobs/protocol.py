@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from model import FetchLimits, Order, Outcome, Post, Profile, Target, json_ready
@@ -13,8 +13,18 @@ from model import FetchLimits, Order, Outcome, Post, Profile, Target, json_ready
 MAX_FRAME_BYTES = 1024 * 1024
 #: Longest wait that a host is granted (seconds).
 MAX_RETRY_AFTER_S = 7 * 86400.0
-#: Fields of a post that hold text.
-TEXT_FIELDS = ("native_id", "url", "title", "text", "html", "author", "kind")
+#: Fields of a post that hold text, and how much of it is kept (characters).
+TEXT_FIELDS = {
+    "native_id": 2048,
+    "url": 8192,
+    "title": 10_000,
+    "text": 1_000_000,
+    "html": 1_000_000,
+    "author": 1000,
+    "kind": 16,
+}
+#: Most media of a post (count), and the longest address of one (characters).
+MEDIA, MEDIA_CHARS = 100, 8192
 Message = dict[str, Any]  # Any: JSON values
 
 
@@ -91,16 +101,21 @@ def post_to_dict(post: Post) -> Message:
 def post_from_dict(data: Message) -> Post:
     """From the wire; types are checked, since a worker runs other people's code. Raises ProtocolError."""
     try:
-        texts = {n: storable(data[n]) for n in TEXT_FIELDS}
-        media = tuple(storable(m) for m in data["media"])
-        at = None if data["published_at"] is None else datetime.fromisoformat(data["published_at"])
-        if at is not None and at.tzinfo is None:
-            raise ProtocolError("a post has a time without an offset")
-        texts["kind"] = texts["kind"][:16]
-        texts["native_id"] = texts["native_id"][:2048]
-        return Post(published_at=at, media=media, **texts)
+        texts = {n: storable(data[n])[:most] for n, most in TEXT_FIELDS.items()}
+        media = tuple(storable(m)[:MEDIA_CHARS] for m in data["media"][:MEDIA])
+        return Post(published_at=_time(data["published_at"]), media=media, **texts)
     except (KeyError, TypeError, ValueError) as exc:
         raise ProtocolError("a post is malformed") from exc
+
+
+def _time(text: str | None) -> datetime | None:
+    """In UTC; one that no calendar of ours can show is left out. Raises ProtocolError, ValueError."""
+    at = None if text is None else datetime.fromisoformat(text)
+    if at is None or at.tzinfo is None:
+        if at is not None:
+            raise ProtocolError("a post has a time without an offset")
+        return None
+    return at.astimezone(UTC) if 1900 <= at.year < 2200 else None
 
 
 def profile_from_dict(data: Any) -> Profile | None:  # Any: whatever a worker sent

@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import partial
 
 from errors import Refused, StoreUnavailable
 from fsm.states import State, Trigger
@@ -21,6 +22,8 @@ from store import queries
 from store.writer import Tx
 
 log = logging.getLogger(__name__)
+#: What no row has: a report that comes with it cannot win, even before the revocation is stored.
+NO_TOKEN = -1
 
 #: Between two copies of heartbeats into the database (seconds).
 BEATS_S = 5.0
@@ -52,15 +55,20 @@ class Runs(Endings):
                 batch[order.target.id] = (order, how)
             pairs = []
             for row in tx.conn.execute(queries.TARGETS, {"b_ids": list(batch)}).all():
-                order, how = batch[row.id]
+                order, how = batch.pop(row.id)
                 if how.trigger is not Trigger.EXPIRE or row.token == order.token:
                     pairs.append((row, how))
+            for order, _ in batch.values():  # their targets are gone
+                tx.after(partial(self._core.stop_worker, order.token))
             for (row, how), answer in zip(pairs, self.end_all(tx, pairs), strict=True):
                 if isinstance(answer, Refused):
                     self._core.refuse(tx, row, how.trigger, answer, actor=how.actor)
 
     def store(self, order: Order, how: Ending) -> None:
         """Store an ending, with those that come at the same time; when the store refuses, keep it until it does not."""
+        live = self._core.live.get(order.token)
+        if live is not None:
+            live.told = True  # from here the timeout check leaves it alone
         if self.backlog:
             self._keep_back(order, how)
             return
@@ -106,6 +114,8 @@ class Runs(Endings):
             self.store(
                 order, Ending(trigger=Trigger.FAIL, actor="daemon", token=order.token, error=error, reason="failed")
             )
+        else:
+            self._core.writer.submit(lambda tx: self.abandon(tx, order.target.id, how), fast=True)
 
     def _keep_back(self, order: Order, how: Ending) -> None:
         live = self._core.live.get(order.token)
@@ -199,7 +209,7 @@ class Runs(Endings):
 
     def late(self, order: Order) -> None:
         """A report of a revoked run; it changes nothing and is journalled."""
-        how = Ending(trigger=Trigger.COMPLETE, actor="worker", token=order.token)
+        how = Ending(trigger=Trigger.COMPLETE, actor="worker", token=NO_TOKEN)
         self._core.writer.submit(lambda tx: self.settle(tx, order, how))
 
     def freed(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime, timedelta
@@ -83,15 +84,17 @@ class Claims:
         return {host for host, n in self._inflight().items() if n >= self._core.settings.host_concurrency}
 
     def _inflight(self) -> dict[str, int]:
-        inflight: dict[str, int] = {}
-        for live in list(self._core.live.values()):
-            if live.host:
-                inflight[live.host] = inflight.get(live.host, 0) + 1
-        return inflight
+        """Runs per host, those included whose worker is still stopping."""
+        core = self._core
+        for token, (_, target_id) in list(core.leaving.items()):
+            if core.worker_of(target_id) == "none":
+                core.leaving.pop(token, None)
+        hosts = [live.host for live in list(core.live.values())] + [host for host, _ in list(core.leaving.values())]
+        return dict(Counter(host for host in hosts if host))
 
     def _skip(self) -> set[int]:
         """Targets whose last run is not over for us yet, and those that are being removed."""
-        return {live.order.target.id for live in list(self._core.live.values())} | self._core.removing
+        return {live.order.target.id for live in list(self._core.live.values())} | set(self._core.removing)
 
     def _claim(self, tx: Tx, slots: list[int]) -> list[int]:
         """Claim for as many places as can be; returns those that are used."""

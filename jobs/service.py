@@ -7,6 +7,7 @@ how it ends in runs.py, the net in timeout_check.py; what is only read, in readi
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +17,17 @@ from typing import Any
 from sqlalchemy import Float, and_, delete, insert, not_, or_, select, type_coerce, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from errors import AlreadyRunning, BadRequest, Draining, GleandError, GuardRejected, Refused, StoreUnavailable, Unusable
+from errors import (
+    AlreadyRunning,
+    BadRequest,
+    Draining,
+    GleandError,
+    GuardRejected,
+    NotFound,
+    Refused,
+    StoreUnavailable,
+    Unusable,
+)
 from fsm.states import State, Trigger
 from jobs import schedules, sweeps, views
 from jobs.core import Core, raised
@@ -37,6 +48,8 @@ log = logging.getLogger(__name__)
 _T = s.targets.c
 #: A loop that has not gone round for this long is stuck (seconds).
 STUCK_S = 20.0
+#: Rows that are deleted at a time (count).
+PIECE = 500
 #: A transition that stops a worker waits this long for it to be gone before it answers 202 (seconds).
 GONE_S = 0.5
 _LATER = "ask again in a few seconds"
@@ -282,41 +295,60 @@ class Service(Reading):
         """Stop tracking a target: its run ends first, and the answer waits for its worker to be gone."""
         row = self.find(target_id=target_id, username=username)
         core = self._core
-
-        def end(tx: Tx) -> None:
-            now_row = core.row(tx, row.id)
-            core.removing.add(row.id)  # from here nothing starts it
-            if now_row.state == State.RUNNING.value:
-                self.runs.end(tx, now_row, Ending(trigger=Trigger.RESET, actor="api", reason="removed", force=True))
-            sweeps.member_done(core, tx, row.id, State.IDLE, None)
-
-        def gone(tx: Tx) -> None:
-            last = core.row(tx, row.id)
-            sweeps.member_done(core, tx, row.id, State.IDLE, None)
-            ids = select(s.posts.c.id).where(s.posts.c.target_id == row.id)
-            tx.conn.execute(delete(s.post_versions).where(s.post_versions.c.post_id.in_(ids)))
-            for table in (s.posts, s.runs):
-                tx.conn.execute(delete(table).where(table.c.target_id == row.id))
-            tx.conn.execute(delete(s.targets).where(_T.id == row.id))
-            tx.conn.execute(queries.ADD_JOURNAL, core.entry(last, Trigger.RESET, actor="api", reason="removed"))
-            tx.after(lambda: core.board.moved([row.id], last.state, None))
-
+        with core.lock:
+            core.removing[row.id] += 1  # from here nothing starts it
         try:
-            self._write(end)
-            self._wait_gone([row.id])
-            self._write(gone)
+            while not self._write(lambda tx: self._remove_if_still(tx, row.id)):
+                self._wait_gone(row.id)
+                while self._write(lambda tx: self._remove_piece(tx, row.id)):
+                    continue
         finally:
-            core.removing.discard(row.id)
+            with core.lock:
+                core.removing[row.id] -= 1
+                core.removing += Counter()  # drops what is zero
         return {"message": f"Removed {row.handle}"}
 
-    def _wait_gone(self, ids: list[int]) -> None:
-        """Wait until their processes are gone; bounded. Raises StoreUnavailable when they are not."""
+    def _remove_if_still(self, tx: Tx, target_id: int) -> bool:
+        """Remove a target that is still and empty; else end what runs and say False."""
+        core = self._core
+        try:
+            row = core.row(tx, target_id)
+        except NotFound:
+            return True  # somebody else removed it meanwhile
+        if row.state == State.RUNNING.value:
+            self.runs.end(tx, row, Ending(trigger=Trigger.RESET, actor="api", reason="removed", force=True))
+            return False
+        mine = s.posts.c.target_id == target_id
+        if core.worker_of(target_id) != "none" or tx.conn.execute(select(s.posts.c.id).where(mine).limit(1)).first():
+            return False
+        sweeps.member_done(core, tx, target_id, State.IDLE, None)
+        tx.conn.execute(delete(s.runs).where(s.runs.c.target_id == target_id))
+        tx.conn.execute(delete(s.targets).where(_T.id == target_id))
+        tx.conn.execute(queries.ADD_JOURNAL, core.entry(row, Trigger.RESET, actor="api", reason="removed"))
+        tx.after(lambda: core.board.moved([target_id], row.state, None))
+        return True
+
+    def _remove_piece(self, tx: Tx, target_id: int) -> int:
+        """Delete some posts and runs of a target, so that no other write waits long; returns how many."""
+        posts = select(s.posts.c.id).where(s.posts.c.target_id == target_id).limit(PIECE)
+        ids = tx.conn.execute(posts).scalars().all()
+        tx.conn.execute(delete(s.post_versions).where(s.post_versions.c.post_id.in_(ids)))
+        tx.conn.execute(delete(s.posts).where(s.posts.c.id.in_(ids)))
+        ended = and_(s.runs.c.target_id == target_id, s.runs.c.ended_at.is_not(None))
+        runs = tx.conn.execute(select(s.runs.c.id).where(ended).limit(PIECE)).scalars().all()
+        tx.conn.execute(delete(s.runs).where(s.runs.c.id.in_(runs)))
+        return len(ids) + len(runs)
+
+    def _wait_gone(self, target_id: int | None = None) -> None:
+        """Wait until the processes of a target, or all that are stopping, are gone. Raises GuardRejected: too long."""
         st, pool = self._core.settings, self._core.pool
-        until = self._core.clock.monotonic() + st.stop_grace_s + 3.0
-        for target_id in ids:
-            left = max(0.0, until - self._core.clock.monotonic())
-            if pool is not None and not pool.wait_gone(target_id, left):
-                raise StoreUnavailable("a worker is still stopping", hint=_LATER)
+        longest = st.stop_grace_s + 3.0
+        if pool is None:
+            return
+        gone = pool.wait_all_gone(longest) if target_id is None else pool.wait_gone(target_id, longest)
+        if not gone:
+            text = "the run has ended, but a process of it could not be killed yet"
+            raise GuardRejected(text, hint=_LATER, refused_by="worker_gone")
 
     def reset_sweeps(self, *, force: bool = False, reason: str | None = None) -> View:
         """The older reset: leaves IDLE; while a sweep is active only by force, and then its processes are gone."""
@@ -344,7 +376,8 @@ class Service(Reading):
             return ended
 
         ended: list[int] = self._write(op)
-        self._wait_gone(ended)
+        if force:
+            self._wait_gone()
         return {"message": f"Reset: {len(ended)} run(s) ended" if ended else "Reset"}
 
     def transition(
@@ -403,7 +436,7 @@ class Service(Reading):
         def op(tx: Tx) -> None:
             row, new = self._core.row(tx, target_id), dict(values)
             if row.state != State.RUNNING.value and ("schedule" in new or pausing):
-                if "schedule" in new or row.due_at is None:
+                if ("schedule" in new and not row.interrupted) or row.due_at is None:
                     new["due_at"] = self.runs.next_time(new.get("schedule", row.schedule), now)
             if pausing:
                 new |= {"requested_at": None, "request_forced": False}
@@ -429,6 +462,8 @@ class Service(Reading):
         core, unsaved = self._core, len(self.runs.backlog)
         store = not core.ready or core.writer.refusing is not None or unsaved > 0
         why = "draining" if core.draining else ("store" if store else None)
+        if why is None and core.pool is not None and not core.pool.able():
+            why = "workers"
         return {"status": "not ready" if why else "ready", "reason": why, "unsaved": unsaved}, why is None
 
 

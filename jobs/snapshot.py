@@ -51,9 +51,10 @@ class _Held:
     row: Any = None  # Any: a row of `targets`
     last_run: View | None = None
     pins: int = 0
-    stale: bool = True
-    version: int = -1
-    page: Page | None = None
+    #: Grows with every commit that touched it: what was read before that is not put up.
+    seq: int = 0
+    #: Version of the board it was made at, and the page.
+    made: tuple[int, Page] | None = None
 
 
 def make_page(view: View) -> Page:
@@ -153,22 +154,27 @@ class Board:
         self._sweeps_touched = False
 
     def _refresh(self, conn: Any, touched: set[int]) -> None:  # Any: a Connection
-        for target_id in touched & self._targets.keys():
-            held = self._targets.get(target_id)
-            if held is None:
-                continue
-            held.stale = True
-            if held.pins:
-                self._read(conn, target_id, held)
-            else:
-                self._targets.pop(target_id, None)
+        waited_for: list[tuple[int, _Held]] = []
+        with self._lock:
+            for target_id in touched & self._targets.keys():
+                held = self._targets[target_id]
+                held.seq += 1
+                if held.pins:
+                    waited_for.append((target_id, held))
+                else:
+                    del self._targets[target_id]
+        for target_id, held in waited_for:
+            self._read(conn, target_id, held)
 
     def _read(self, conn: Any, target_id: int, held: _Held) -> None:  # Any: a Connection
-        while held.stale:
-            held.stale = False
+        while True:
+            seq = held.seq
             row = conn.execute(queries.TARGET, {"b_id": target_id}).one_or_none()
             run = conn.execute(queries.LAST_RUN_OF, {"b_id": target_id}).one_or_none()
-            held.row, held.last_run, held.version = row, None if run is None else views.run(run), -1
+            with self._lock:
+                if held.seq == seq:
+                    held.row, held.last_run, held.made = row, None if run is None else views.run(run), None
+                    return
 
     def beat(self, *, now: float, worth: bool = True) -> None:
         """A run moved, or a worker is gone; published at most every BEAT_S, the rest at the next call."""
@@ -239,11 +245,14 @@ class Board:
         return None if held is None or held.row is None else self._page(held)
 
     def _page(self, held: _Held) -> Page:
-        version = self._version
-        if held.version != version or held.page is None:
-            held.page = make_page(views.target_status(self._core, held.row, held.last_run))
-            held.version = version
-        return held.page
+        version, made = self._version, held.made
+        if made is None or made[0] != version:
+            row, last_run = held.row, held.last_run
+            made = (version, make_page(views.target_status(self._core, row, last_run)))
+            with self._lock:
+                if held.row is row:
+                    held.made = made
+        return made[1]
 
     def show(self, target_id: int) -> Page:
         """Put a target on the board; one indexed read. Raises NotFound, StoreUnavailable."""
@@ -262,7 +271,6 @@ class Board:
             held.pins += 1
         try:
             with self._core.engine.connect() as conn:
-                held.stale = True
                 self._read(conn, target_id, held)
         except SQLAlchemyError as exc:
             self.unpin(target_id)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from errors import GleandError, StoreUnavailable
@@ -71,7 +71,22 @@ def open_engine(url: str, *, busy_timeout_s: float = 2.0) -> Engine:
         mode = "IMMEDIATE" if connection.get_execution_options().get("gleand_writer") else "DEFERRED"
         connection.exec_driver_sql(f"BEGIN {mode}")
 
+    @event.listens_for(engine, "handle_error")
+    def forbid(context: ExceptionContext) -> None:
+        """When SQLite has undone the whole transaction, as for a full disk, what came next would commit by itself."""
+        conn = context.connection
+        if conn is not None and conn.in_transaction() and not in_transaction(conn):
+            context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+
     return engine
+
+
+def in_transaction(conn: Connection) -> bool:
+    """Whether the database still has the transaction that we began; SQLite may undo it by itself."""
+    if conn.invalidated:
+        return False
+    raw = conn.connection.dbapi_connection
+    return bool(getattr(raw, "in_transaction", True))
 
 
 def migrate(engine: Engine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
@@ -13,10 +13,13 @@ from model import Post
 from store.schema import post_versions, posts
 
 _CHUNK = 500
+#: A post that is seen again is marked as seen, but not more often than this: a write for each would be too many.
+_SEEN_AGAIN = timedelta(days=1)
 _P = posts.c
-_KNOWN = select(_P.id, _P.native_id, _P.content_hash).where(
+_KNOWN = select(_P.id, _P.native_id, _P.content_hash, _P.last_seen_at).where(
     _P.target_id == bindparam("b_target"), _P.native_id.in_(bindparam("b_ids", expanding=True))
 )
+_SEEN = update(posts).where(_P.id.in_(bindparam("b_ids", expanding=True)))
 _ADD = insert(posts)
 _OLD = select(_P.version, _P.title, _P.text, _P.html, _P.url).where(_P.id == bindparam("b_id"))
 _ADD_VERSION = insert(post_versions)
@@ -84,6 +87,9 @@ def keep_all(conn: Connection, finds: Sequence[tuple[int, Sequence[Post]]], *, n
                 if row.content_hash != columns["content_hash"]:
                     _edit(conn, row.id, columns, now)
                     edited += 1
+            again = [row.id for row in known.values() if now - row.last_seen_at >= _SEEN_AGAIN]
+            if again:
+                conn.execute(_SEEN, {"b_ids": again, "last_seen_at": now})
         kept.append(Kept(seen=len(unique), new=new, edited=edited))
     for start in range(0, len(fresh), _CHUNK):
         conn.execute(_ADD, fresh[start : start + _CHUNK])

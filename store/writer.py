@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from errors import StoreRejected, StoreUnavailable
+from store.engine import in_transaction
 from store.queries import take_tokens
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,21 @@ class Tx:
     def after(self, effect: Callable[[], None]) -> None:
         """Run `effect` once the group is committed; never when it is not."""
         self.effects.append(effect)
+
+    def attempt(self, op: Callable[[], T]) -> T:
+        """Run a part that is undone by itself, effects included, when it raises; the rest of the operation stays."""
+        kept = len(self.effects)
+        self.conn.exec_driver_sql("SAVEPOINT part")
+        try:
+            answer = op()
+        except Exception:
+            if in_transaction(self.conn):
+                self.conn.exec_driver_sql("ROLLBACK TO part")
+                self.conn.exec_driver_sql("RELEASE part")
+            del self.effects[kept:]
+            raise
+        self.conn.exec_driver_sql("RELEASE part")
+        return answer
 
 
 @dataclass(slots=True)
@@ -194,14 +210,12 @@ class Writer:
         self._begun = False
         prove = self.refusing is not None or self._proof_due(PROVE_S)
         try:
-            with self._engine.connect() as conn, conn.begin() as whole:
-                self._begun = True
-                if prove:
-                    take_tokens(conn, 1)
-                for item in group:
-                    self._tick = time.monotonic()
-                    self._one(conn, item)
-                whole.commit()
+            with self._engine.connect() as conn:
+                try:
+                    self._transaction(conn, group, prove=prove)
+                except BaseException:
+                    conn.invalidate()  # a commit that failed may have left its transaction open: nobody gets that
+                    raise
         except Exception as exc:  # noqa: BLE001 - top of the loop: nobody may wait for ever, and the thread goes on
             self._refused(group, exc)
             return False
@@ -221,6 +235,17 @@ class Writer:
         except Exception:  # noqa: BLE001 - a view that cannot be drawn must not stop writes
             log.exception("publish_failed")
         return True
+
+    def _transaction(self, conn: Connection, group: list[_Item[Any]], *, prove: bool) -> None:
+        """Run all of a group, and commit. Raises what kept that from being stored."""
+        with conn.begin() as whole:
+            self._begun = True
+            if prove:
+                take_tokens(conn, 1)
+            for item in group:
+                self._tick = time.monotonic()
+                self._one(conn, item)
+            whole.commit()
 
     def _refused(self, group: list[_Item[Any]], exc: Exception) -> None:
         why = str(getattr(exc, "orig", None) or exc)
@@ -243,7 +268,7 @@ class Writer:
             item.effects = tx.effects
             return
         except SQLAlchemyError as exc:
-            if not _in_transaction(conn) or _is_outage(exc):
+            if not in_transaction(conn) or _is_outage(exc):
                 raise
             log.exception("operation_failed")
             item.error = StoreRejected("what was to be written does not fit the database")
@@ -259,9 +284,3 @@ def _is_outage(exc: SQLAlchemyError) -> bool:
     if code is None:
         return isinstance(exc, (OperationalError, InterfaceError))
     return (code & 0xFF) in _OUTAGES
-
-
-def _in_transaction(conn: Connection) -> bool:
-    """SQLITE_FULL rolls the whole transaction back; a later SAVEPOINT would commit by itself."""
-    raw = conn.connection.dbapi_connection
-    return bool(getattr(raw, "in_transaction", True))

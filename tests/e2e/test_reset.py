@@ -69,14 +69,13 @@ def test_an_unforced_reset_of_an_active_sweep_is_refused_with_everything_a_perso
 
 @pytest.mark.parametrize("source", ["sleeps", "has_grandchild", "has_stubborn_grandchild", "ignores_sigterm"])
 def test_after_a_forced_reset_no_process_is_left_when_the_answer_arrives(daemon: Daemon, source: str) -> None:
+    idle = daemon.workers()
     target = busy(daemon, source)
-    workers = daemon.workers()
     answer = daemon.call("POST", "/api/scrape-status/reset", {"force": True})
-    now = daemon.workers()
-    grandchildren = left(daemon)
+    now, others = daemon.workers(), left(daemon)
     assert answer.status_code == 200, answer.text
-    assert len(now) == len(workers) - 1
-    assert not grandchildren
+    assert not others
+    assert now < idle or now == idle == set()  # an idle worker, where there was one, did the work
     status = daemon.status(target)
     assert (status["state"], status["worker"], status["started_at"]) == ("IDLE", "none", None)
     sweep = daemon.status()
@@ -140,13 +139,14 @@ def test_force_needs_a_reason(daemon: Daemon, trigger: str) -> None:
 
 @pytest.mark.parametrize("trigger, state", [("reset", "IDLE"), ("expire", "TIMEOUT"), ("fail", "FAILED")])
 def test_a_forced_ending_ends_the_run_and_its_processes(daemon: Daemon, trigger: str, state: str) -> None:
+    idle = daemon.workers()
     target = busy(daemon, "has_grandchild")
     run_id = daemon.status(target)["run_id"]
-    workers = daemon.workers()
     answer = daemon.pull(target, trigger, **FORCE)
     now, others = daemon.workers(), left(daemon)
     assert answer.status_code == 200, answer.text
-    assert (len(now), others) == (len(workers) - 1, set())
+    assert not others
+    assert now < idle or now == idle == set()
     told = answer.json()
     assert (told["state"], told["worker"], told["id"]) == (state, "none", target)
     run = daemon.get(f"/api/runs/{run_id}")

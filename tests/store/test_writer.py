@@ -182,13 +182,14 @@ def test_whoever_submits_while_it_stops_is_answered(engine: Engine) -> None:
         def submits(writer: Writer, go: threading.Event, futures: list[Future[None]]) -> None:
             while not go.is_set():
                 futures.append(writer.submit(lambda _tx: None))
+                time.sleep(0.0001)
 
         threads = [threading.Thread(target=submits, args=[writer, go, futures]) for _ in range(3)]
         for thread in threads:
             thread.start()
         while len(futures) < 50:
             time.sleep(0)
-        writer.stop()
+        writer.stop(60)
         go.set()
         for thread in threads:
             thread.join()

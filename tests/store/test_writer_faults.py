@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event, insert, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from errors import StoreUnavailable
 from store import schema as s
+from store.engine import in_transaction
 from store.writer import Tx
 from tests.support.store import T0, needs_sqlite, open_store
 from tests.support.waiting import wait_until
@@ -64,9 +66,8 @@ def too_much(state: list[bool]) -> Any:
         adds("half of it")(tx)
         try:
             tx.conn.execute(text("INSERT INTO hosts VALUES ('big', 0, zeroblob(1000000))"))
-        except Exception:
-            raw: Any = tx.conn.connection.dbapi_connection
-            state.append(raw.in_transaction)
+        except SQLAlchemyError:
+            state.append(in_transaction(tx.conn))
             raise
 
     return op
@@ -111,20 +112,70 @@ def test_nothing_commits_by_itself_after_the_transaction_is_gone(room: FaultyRoo
     assert published[1:] == [["a"], ["a", "b"]]  # each in a transaction of its own, none in between
 
 
+def test_an_operation_that_swallows_the_error_and_goes_on_leaves_nothing(room: FaultyRoom) -> None:
+    room.fill()
+
+    def swallows(tx: Tx) -> str:
+        adds("before")(tx)
+        try:
+            too_much([])(tx)
+        except SQLAlchemyError:
+            adds("after")(tx)
+        return "done"
+
+    def goes_on(tx: Tx) -> str:
+        for host in ("after", "after that"):
+            try:
+                tx.attempt(lambda: too_much([])(tx))
+            except SQLAlchemyError:
+                adds(host)(tx)
+        return "done"
+
+    for op in (swallows, goes_on):
+        assert isinstance(room.writer.submit(op).exception(5), StoreUnavailable)
+        assert room.hosts() == []
+    assert room.writer.run(adds("next")) == "added next"
+
+
+def test_a_part_that_fails_undoes_only_itself(room: FaultyRoom) -> None:
+    effects: list[str] = []
+
+    def part(tx: Tx) -> None:
+        adds("part")(tx)
+        tx.after(lambda: effects.append("part"))
+        raise LookupError("no")
+
+    def op(tx: Tx) -> str:
+        adds("whole")(tx)
+        tx.after(lambda: effects.append("whole"))
+        with pytest.raises(LookupError):
+            tx.attempt(lambda: part(tx))
+        return tx.attempt(lambda: adds("other part")(tx))
+
+    assert room.writer.run(op) == "added other part"
+    assert room.hosts() == ["other part", "whole"]
+    assert effects == ["whole"]
+
+
 def test_a_locked_database_fails_a_group_at_once(room: FaultyRoom) -> None:
-    blocker = Blocker(room.writer)
-    futures = [room.writer.submit(adds(f"{n:03}")) for n in range(50)]
+    room.writer.run(adds("early"))
+    begins: list[str] = []
+
+    def keep(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("BEGIN"):
+            begins.append(statement)
+
+    blocker = Blocker(room.writer, after=room.lock)
+    event.listen(room.engine, "before_cursor_execute", keep)
+    futures = [room.writer.submit(adds(f"late {n:03}")) for n in range(100)]
     blocker.go.set()
-    blocker.future.result(5)
-    room.lock()
-    futures += [room.writer.submit(adds(f"late {n:03}")) for n in range(50)]
     began = time.monotonic()
-    refused = [f for f in futures if isinstance(f.exception(10), StoreUnavailable)]
-    assert len(refused) >= 50
+    assert all(isinstance(f.exception(10), StoreUnavailable) for f in futures)
     assert time.monotonic() - began < 4 * BUSY_S
+    assert len(begins) == 1
     room.unlock()
     assert room.writer.run(adds("again")) == "added again"
-    assert not [host for host in room.hosts() if host.startswith("late")]
+    assert room.hosts() == ["again", "early"]
 
 
 def test_a_lock_that_comes_during_single_retries_fails_the_rest_at_once(room: FaultyRoom) -> None:
@@ -236,6 +287,26 @@ def test_an_error_of_no_known_kind_fails_the_group_and_not_the_thread(room: Faul
     finally:
         event.remove(room.engine, "checkout", surprise)
     assert room.writer.run(adds("b")) == "added b"
+
+
+def test_a_commit_that_fails_leaves_no_transaction_open(room: FaultyRoom) -> None:
+    """SQLite keeps the transaction when a COMMIT meets a constraint that was deferred to it."""
+    with room.engine.begin() as conn:
+        conn.execute(text("CREATE TABLE a (id INTEGER PRIMARY KEY)"))
+        conn.execute(text("CREATE TABLE b (a INTEGER REFERENCES a (id) DEFERRABLE INITIALLY DEFERRED)"))
+
+    def dangles(tx: Tx) -> None:
+        adds("dangling")(tx)
+        tx.conn.execute(text("INSERT INTO b VALUES (1)"))
+
+    blocker = Blocker(room.writer)
+    good, bad = room.writer.submit(adds("good")), room.writer.submit(dangles)
+    blocker.go.set()
+    assert good.result(5) == "added good"
+    assert isinstance(bad.exception(5), StoreUnavailable)
+    assert room.hosts() == ["good"]
+    assert room.writer.run(adds("next")) == "added next"
+    assert room.hosts() == ["good", "next"]
 
 
 def test_an_outage_is_logged_when_it_begins_and_when_it_ends(

@@ -99,6 +99,12 @@ class FakePool:
     def wait_gone(self, target_id: int, timeout_s: float) -> bool:
         return self.worker_of(target_id) != "stopping"
 
+    def wait_all_gone(self, timeout_s: float) -> bool:
+        return not self.stopping
+
+    def able(self) -> bool:
+        return True
+
     def tick_age(self) -> float:
         return 0.0
 

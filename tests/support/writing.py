@@ -45,11 +45,14 @@ def adds(host: str) -> Callable[[Tx], str]:
 class Blocker:
     """An operation that holds the writer until released, so that what is submitted meanwhile becomes one group."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, *, after: Callable[[], None] = lambda: None) -> None:
+        """Begin; `after` runs once it is committed."""
+        self._after = after
         self.inside, self.go = threading.Event(), threading.Event()
         self.future = writer.submit(self._op)
         assert self.inside.wait(5)
 
-    def _op(self, _tx: Tx) -> None:
+    def _op(self, tx: Tx) -> None:
+        tx.after(self._after)
         self.inside.set()
         assert self.go.wait(10)

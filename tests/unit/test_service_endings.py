@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from errors import BadRequest, NotFound, Refused, StoreUnavailable, Unusable
+from errors import BadRequest, NotFound, Refused, Unusable
 from model import Outcome, Post
 from tests.support.fake_pool import House
 
@@ -388,8 +388,9 @@ def test_removing_ends_the_run_and_keeps_only_the_journal(house: House) -> None:
 def test_removing_does_not_answer_before_the_worker_is_gone(house: House) -> None:
     house.pool.dies_at_once = False
     target = running(house)
-    with pytest.raises(StoreUnavailable, match="still stopping"):
+    with pytest.raises(Refused) as refusal:
         house.service.remove(target_id=target)
+    assert refusal.value.details["refused_by"] == "worker_gone"
     assert house.status(target)["state"] == "IDLE"
     house.pool.bury()
     house.service.remove(target_id=target)
