@@ -16,7 +16,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from errors import GleandError, Refused
+from sqlalchemy.exc import SQLAlchemyError
+
+from errors import GleandError, Refused, StoreUnavailable
 from fsm.machine import fire
 from fsm.states import State, Trigger
 from jobs.core import Core, Live
@@ -76,8 +78,12 @@ class Claims:
 
     def _anything_due(self) -> bool:
         """A read before the write: an idle daemon commits nothing."""
-        with self._core.engine.connect() as conn:
-            return bool(queries.due(conn, now=self._core.clock.now(), full=self._full(), skip=self._skip(), limit=1))
+        now, full, skip = self._core.clock.now(), self._full(), self._skip()
+        try:
+            with self._core.engine.connect() as conn:
+                return bool(queries.due(conn, now=now, full=full, skip=skip, limit=1))
+        except SQLAlchemyError as exc:
+            raise StoreUnavailable("the database could not be read") from exc
 
     def _full(self) -> set[str]:
         """Hosts that have as many runs as they may."""

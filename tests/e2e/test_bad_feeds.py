@@ -48,7 +48,7 @@ RIGHT: dict[str, tuple[bytes, int]] = {
     "no guids": (rss("<item><title>a</title><link>http://a.example/1</link></item><item><title>b</title></item>"), 2),
     "duplicate guids": (rss(ITEM.format(n=1) + ITEM.format(n=1) + ITEM.format(n=2)), 2),
     "dates from nowhere": (rss(ITEM.format(n=1).replace("<desc", "<pubDate>Foo, 99 Bar 99999</pubDate><desc")), 1),
-    "wrong charset": ("<?xml version='1.0' encoding='us-ascii'?>".encode() + GOOD.replace("Post", "Größe").encode(), 3),
+    "wrong charset": (b"<?xml version='1.0' encoding='us-ascii'?>" + GOOD.replace("Post", "Größe").encode(), 3),
 }
 
 

@@ -50,7 +50,7 @@ def test_systemd_hears_of_readiness_health_and_the_end(tmp_path: Path, notified:
         wait_until(lambda: notified.has("STATUS=ready: 0 running of 0 targets"))
         target = daemon.add("sleeps:x")["user"]["id"]
         wait_until(lambda: daemon.status(target)["worker"] == "running")
-        environs = [Path(f"/proc/{pid}/environ").read_bytes() for pid in daemon.descendants()]
+        environs = [Path(f"/proc/{pid}/environ").read_bytes() for pid in wait_until(daemon.descendants)]
         assert environs and not any(b"NOTIFY_SOCKET" in one for one in environs)
         assert not notified.has("STOPPING=1")
         daemon.settings["drain_timeout_s"] = 10

@@ -63,8 +63,8 @@ class Real(House):
         self.core.pool = self.real
 
     def __enter__(self) -> Real:
-        self.real.start()
         super().__enter__()
+        self.real.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -152,10 +152,10 @@ def test_a_result_that_was_held_back_until_its_target_was_removed_and_added_agai
 
 
 def test_a_real_deadline_and_a_real_late_report_meet_in_the_journal(house: Real) -> None:
-    target = house.add("late:0.8", timeout_s=0.4)
+    target = house.add("late:2", timeout_s=1.2)
     house.begin(target)
-    wait_until(lambda: house.status(target)["state"] == "TIMEOUT", within_s=2)
-    wait_until(lambda: any(e["refused_by"] for e in house.journal(target)), within_s=2)
+    wait_until(lambda: house.status(target)["state"] == "TIMEOUT", within_s=4)
+    wait_until(lambda: any(e["refused_by"] for e in house.journal(target)), within_s=4)
     assert house.status(target)["state"] == "TIMEOUT" and house.posts() == []
     assert house.journal(target)[0]["actor"] == "worker"
     assert house.real.wait_gone(target, 5)

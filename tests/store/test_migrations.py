@@ -212,12 +212,12 @@ def test_the_lock_is_held_until_it_is_closed(tmp_path: Path) -> None:
 
 
 def test_the_lock_is_on_the_file_whatever_it_is_called(tmp_path: Path) -> None:
-    (tmp_path / "home").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "home")
-    (tmp_path / "other.db").symlink_to(tmp_path / "home" / "gleand.db")
-    held = lock_database(sqlite_at(tmp_path / "home" / "gleand.db"))
+    (tmp_path / "own").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    (tmp_path / "other.db").symlink_to(tmp_path / "own" / "gleand.db")
+    held = lock_database(sqlite_at(tmp_path / "own" / "gleand.db"))
     assert held is not None
-    for name in ("link/gleand.db", "home/../home/gleand.db", "other.db"):
+    for name in ("link/gleand.db", "own/../own/gleand.db", "other.db"):
         with pytest.raises(DatabaseHeld):
             lock_database(sqlite_at(tmp_path / name))
     held.close()

@@ -379,6 +379,7 @@ def test_a_forced_reset_ends_everything_and_keeps_the_regular_schedule(house: Ho
     assert view["counts"] == {"IDLE": 4, "RUNNING": 0, "COMPLETED": 0, "FAILED": 0, "TIMEOUT": 0}
     assert view["sweep_id"] == sweep
     assert house.pool.running == {}
+    assert set(members(house, sweep).values()) == {"IDLE"}
     assert [house.status(t)["state"] for t in (scheduled, asked, queued)] == ["IDLE"] * 3
     assert house.round() == []
     assert house.status(queued)["next_due_at"] is not None
@@ -432,10 +433,14 @@ def test_a_sweep_goes_on_after_a_restart(tmp_path: Path) -> None:
         assert (again.shown()["state"], again.shown()["completed_users"]) == ("COMPLETED", 3)
 
 
-def test_a_member_that_was_interrupted_and_then_paused_is_done(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_member_that_was_interrupted_and_then_paused_is_done(tmp_path: Path, times: int) -> None:
     with House(tmp_path) as house:
         target = house.add("good:a")
         house.round()
+    for _ in range(times - 1):  # from the second on it is not on the queue, but due after a while
+        with House(tmp_path, clock=house.clock) as house:
+            assert house.round() == ["a"]
     with House(tmp_path, clock=house.clock) as again:
         assert again.shown()["running"]
         pause(again, target)
