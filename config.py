@@ -176,7 +176,7 @@ class Settings(BaseSettings):
     max_redirects: _CountOrZero = 10
     #: Posts kept of one run (count); the run is marked as truncated.
     max_posts_per_run: _Count = 5000
-    #: Long polls and event streams held at once (count); beyond it the answer comes at once.
+    #: Long polls and event streams held at once (count); beyond it a poll is answered at once, a stream with 503.
     max_waiters: _CountOrZero = 1000
     #: In which crontab lines are read; `local`, or a name such as `Europe/Berlin`.
     timezone: str = "local"

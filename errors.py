@@ -1,4 +1,4 @@
-"""Every error gleand raises. One root, few families; messages are sentences. HTTP codes live in api.py."""
+"""Every error gleand raises. One root, few families; messages are sentences. HTTP codes live in web/answers.py."""
 
 from __future__ import annotations
 

@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 #: Calls that Flask works on at once; the longest of them wait for a process to be gone.
 THREADS = 24
+#: Threads that read a status which is not on the board (count).
+STATUS_THREADS = 4
 #: Connections that wait to be accepted.
 BACKLOG = 2048
 #: Least time between two looks at what clients wait for (seconds); changes in between are seen by the second.
@@ -74,7 +76,9 @@ class Door:
             path: Operation("GET", path) for path in ("/api/scrape-status", "/api/targets/{id}/status")
         }
         self._places = Places(max_waiters)
-        self._waiters = Waiters(service, loop, self._pool, self._places)
+        #: Of its own: no number of slow writes keeps a status from being read.
+        self._status_pool = ThreadPoolExecutor(STATUS_THREADS, thread_name_prefix="status")
+        self._waiters = Waiters(service, loop, self._status_pool, self._places)
         self._streams = Streams(service, loop, self._places, comment_interval_s=comment_interval_s)
         self._wake_due = False
         self._woke_at = 0.0
@@ -166,7 +170,7 @@ class Door:
 
     def shut_down(self) -> None:
         """No call begins any more; those under way go on in their threads."""
-        for pool in (self._pool, self._streams.pool):
+        for pool in (self._pool, self._status_pool, self._streams.pool):
             pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -125,13 +125,8 @@ class Reading:
         return views.target(self._core, self.find(target_id=target_id))
 
     def target_status(self, target_id: int) -> View:
-        """The lifecycle of one target in full."""
-        with self._connection() as conn:
-            row = conn.execute(queries.TARGET, {"b_id": target_id}).one_or_none()
-            run = conn.execute(queries.LAST_RUN_OF, {"b_id": target_id}).one_or_none()
-        if row is None:
-            raise NotFound(f"there is no target {target_id}")
-        return views.target_status(self._core, row, None if run is None else views.run(run))
+        """The lifecycle of one target in full; from here on it is on the board, for the next who asks."""
+        return self.board.show(target_id)
 
     def feed(self, *, username: str | None, limit: int, cursor: str | None) -> View:
         """The older feed."""

@@ -254,14 +254,17 @@ class Board:
                     held.made = made
         return made[1]
 
-    def show(self, target_id: int) -> Page:
-        """Put a target on the board; one indexed read. Raises NotFound, StoreUnavailable."""
-        page = self.pin(target_id)
+    def show(self, target_id: int) -> View:
+        """Put a target on the board and give its status; two indexed reads. Raises NotFound, StoreUnavailable."""
+        held = self._pin(target_id)
         self.unpin(target_id)
-        return page
+        return views.target_status(self._core, held.row, held.last_run)
 
     def pin(self, target_id: int) -> Page:
         """Keep a target on the board, until as many `unpin`. Raises NotFound, StoreUnavailable."""
+        return self._page(self._pin(target_id))
+
+    def _pin(self, target_id: int) -> _Held:
         if not self._core.ready:
             raise StoreUnavailable("the database is not ready yet", hint="ask again in a few seconds")
         with self._lock:
@@ -278,7 +281,7 @@ class Board:
         if held.row is None:
             self.unpin(target_id)
             raise NotFound(f"there is no target {target_id}")
-        return self._page(held)
+        return held
 
     def unpin(self, target_id: int) -> None:
         """See pin."""

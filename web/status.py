@@ -35,12 +35,10 @@ def held_page(service: ServiceLike, call: StatusCall) -> Page | None:
 
 
 def asked_page(service: ServiceLike, call: StatusCall) -> Page:
-    """Ask the service for what the board does not hold; blocks for an indexed read. Raises NotFound."""
+    """Ask for what the board does not hold; blocks for an indexed read. Raises NotFound, StoreUnavailable."""
     if call.target_id is not None:
-        view = service.target_status(call.target_id)
-    else:
-        view = service.scrape_status(call.sweep_id)
-    return make_page(view)
+        return make_page(service.target_status(call.target_id))
+    return make_page(service.scrape_status(call.sweep_id))
 
 
 def known_tags(header: str | None) -> frozenset[str] | None:

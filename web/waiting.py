@@ -70,13 +70,13 @@ class Waiters:
     def __len__(self) -> int:
         return len(self._waiters)
 
-    async def status(self, exchange: Exchange, call: StatusCall) -> Answer | None:
-        """Answer a status call, after a change if one is waited for; None: the board does not hold it."""
+    async def status(self, exchange: Exchange, call: StatusCall) -> Answer:
+        """Answer a status call, after a change if one is waited for."""
         page, tags = held_page(self._service, call), exchange.tags()
         news = page is not None and tags is not None and not is_known(page, tags)
         if call.wait_s and exchange.method == "GET" and not news and not self._stopping and not self._places.full:
             page = await self._changed_page(exchange, call, tags)
-        return None if page is None else status_answer(page, tags)
+        return status_answer(page or await self._asked_page(call), tags)
 
     def look(self) -> None:
         """Look once at every page that is waited for, and wake those to whom it is news."""

@@ -107,7 +107,7 @@ def test_a_jump_during_a_run_neither_expires_nor_saves_it(turned: Turned, jump: 
     assert late["error"] == f"the scrape ran longer than {TIMEOUT_S} s"
     assert TIMEOUT_S <= late["last_run"]["duration_s"] <= TIMEOUT_S + 0.5
     assert abs(when(late["last_run"], "ended_at") - when(late["last_run"]) - TIMEOUT_S - jump) < 2  # it was turned
-    assert daemon.status()["state"] == "TIMEOUT"
+    wait_until(lambda: daemon.status()["state"] == "TIMEOUT")
     assert daemon.get("/healthz")["status"] == "ok"
 
 

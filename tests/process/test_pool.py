@@ -267,6 +267,14 @@ def test_without_descriptors_an_order_fails_with_a_reason_and_the_pool_goes_on(b
 # -- start and stop --------------------------------------------------------------------------------------------------
 
 
+def test_the_nursery_is_started_at_once_and_again_at_once_when_it_dies(bench: Bench) -> None:
+    (first,) = wait_until(nurseries, within_s=0.5)
+    wait_until(lambda: bench.pool.free() == 3)
+    send(first, signal.SIGKILL)
+    wait_until(lambda: set(nurseries()) - {first}, within_s=0.5)
+    assert bench.finish("good").ok
+
+
 def test_a_pool_can_be_stopped_before_it_was_started() -> None:
     Bench().pool.stop(1)
 
