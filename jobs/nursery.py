@@ -7,6 +7,7 @@ Runs as `python -m jobs.nursery FD`; the daemon holds the other end of FD, and i
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -112,6 +113,7 @@ def _fork(fds: list[int], memory_bytes: int, sock: socket.socket) -> int:
 def main(fd: int) -> None:
     """Fork a worker for each request until the daemon is gone."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a stopped one does not see that the daemon is gone
     import gc
 
     import sources.feed

@@ -55,10 +55,10 @@ class Real(House):
     def __init__(self, home: Path) -> None:
         names = ("brisk", "sleeps", "good", "late")
         own = {"scrapers": {name: f"scrapers:{name}" for name in names}, "scraper_path": SCRAPERS}
-        super().__init__(home, clock=TurnedClock(), stop_grace_s=0.5, **own)  # type: ignore[arg-type]
+        super().__init__(home, clock=TurnedClock(), stop_grace_s=1.5, **own)  # type: ignore[arg-type]
         self.held = Held(self.service.runs)
         self.real = Pool(
-            workers=2, stop_grace_s=0.5, max_scrapes=100, memory_bytes=2**28, clock=self.clock, listener=self.held
+            workers=2, stop_grace_s=1.5, max_scrapes=100, memory_bytes=2**28, clock=self.clock, listener=self.held
         )
         self.core.pool = self.real
 
@@ -154,8 +154,8 @@ def test_a_result_that_was_held_back_until_its_target_was_removed_and_added_agai
 def test_a_real_deadline_and_a_real_late_report_meet_in_the_journal(house: Real) -> None:
     target = house.add("late:2", timeout_s=1.2)
     house.begin(target)
-    wait_until(lambda: house.status(target)["state"] == "TIMEOUT", within_s=4)
-    wait_until(lambda: any(e["refused_by"] for e in house.journal(target)), within_s=4)
+    wait_until(lambda: house.status(target)["state"] == "TIMEOUT", within_s=3)
+    wait_until(lambda: any(e["refused_by"] for e in house.journal(target)), within_s=3)
     assert house.status(target)["state"] == "TIMEOUT" and house.posts() == []
     assert house.journal(target)[0]["actor"] == "worker"
     assert house.real.wait_gone(target, 5)

@@ -135,14 +135,11 @@ class Daemon:
 
     def wait_state(self, target_id: int, *states: str, within_s: float = 15.0) -> dict[str, Any]:
         """Wait until a target is in one of these states; returns its status."""
-
-        def there() -> dict[str, Any] | None:
-            status = self.status(target_id)
-            return status if status["state"] in states else None
-
-        found = wait_until(there, within_s=within_s)
-        assert found is not None
-        return found
+        until = time.monotonic() + within_s
+        while (status := self.status(target_id))["state"] not in states:
+            assert time.monotonic() < until, f"not {states} within {within_s} s: {status}"
+            time.sleep(0.01)
+        return status
 
     def pull(self, target_id: int, trigger: str, **body: Any) -> requests.Response:
         """POST a transition, whatever the answer."""
