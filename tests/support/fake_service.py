@@ -31,6 +31,7 @@ TARGET = USER | {
     "handle": "https://a.example/feed",
     "schedule": "every 15m",
     "timeout_s": None,
+    "range": None,
     "paused_until": None,
     "phase": "queued",
 }
@@ -118,6 +119,8 @@ TARGET_STATUS: dict[str, Any] = {
     "attempt": 0,
     "next_due_at": None,
     "paused_until": None,
+    "requested_at": None,
+    "unsaved": False,
     "last_run": None,
     "triggers": {"start": {"possible": True, "refused_by": None}},
 }
