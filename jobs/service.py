@@ -1,7 +1,8 @@
 """Every verb once: the only place where a transaction and the lifecycle meet for those who ask.
 
 API, command line, scheduler and start-up are callers and decide nothing themselves. How a run starts is in scrape.py,
-how it ends in runs.py, the net in timeout_check.py; what is only read, in reading.py.
+how it ends in endings.py, what the pool tells in runs.py, the net in timeout_check.py; what is only read, in
+reading.py. Over the budget of lines because every verb is here once, and each is short.
 """
 
 from __future__ import annotations

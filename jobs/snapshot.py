@@ -175,6 +175,7 @@ class Board:
                 if held.seq == seq:
                     held.row, held.last_run, held.made = row, None if run is None else views.run(run), None
                     return
+            conn.rollback()  # it changed meanwhile, and this transaction would go on seeing what was before
 
     def beat(self, *, now: float, worth: bool = True) -> None:
         """A run moved, or a worker is gone; published at most every BEAT_S, the rest at the next call."""
