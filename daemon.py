@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -65,6 +67,37 @@ class Supervisor:
     def extend(self, seconds: float) -> None:
         """Ask for more time to start or stop."""
         self.tell(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+
+
+class Signals:
+    """SIGTERM and SIGINT ask for the end, SIGHUP for the settings to be read again; a second SIGTERM ends at once.
+
+    The handler takes no lock: it may run while the main thread holds one.
+    """
+
+    def __init__(self) -> None:
+        """Install the handlers."""
+        self.stop = self.reload = False
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._came)
+
+    def _came(self, number: int, _frame: object) -> None:
+        if number == signal.SIGHUP:
+            self.reload = True
+        elif self.stop:
+            os._exit(EXIT_HARD)  # asked twice: now; workers die with us
+        else:
+            self.stop = True
+        with contextlib.suppress(BlockingIOError):  # it is awake already
+            os.write(self._write, b"x")
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a signal, at most this long; whether the end was asked for."""
+        if not self.stop and select.select([self._read], [], [], timeout_s)[0]:
+            os.read(self._read, 4096)
+        return self.stop
 
 
 class Daemon:
@@ -180,13 +213,13 @@ class Daemon:
         self.writer.stop()
         self.engine.dispose()
 
-    def watch(self, stop: threading.Event, reload: threading.Event, again: Callable[[], Any]) -> None:
+    def watch(self, signals: Signals, again: Callable[[], Any]) -> None:
         """The main loop, once a second until told to stop: health, the wall clock, a store to be tried again."""
         last = time.time() - time.monotonic()
-        while not stop.wait(1.0):
+        while not signals.wait(1.0):
             self._tell_health()
-            if reload.is_set():
-                reload.clear()
+            if signals.reload:
+                signals.reload = False
                 self._reload(again)
             now = time.time() - time.monotonic()
             if abs(now - last) > 2.0:
@@ -242,30 +275,9 @@ def run(settings: Any, again: Callable[[], Any]) -> int:  # Any: config.Settings
     from errors import CannotListen, GleandError
     from store.engine import DatabaseHeld, DatabaseUnusable, lock_database
 
-    logging.basicConfig(
-        level=str(settings.log_level).upper(),
-        format="ts=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
-        stream=sys.stderr,
-    )
     supervisor = Supervisor(os.environ)
-    for name in [n for n in os.environ if n.startswith("GLEAND_")]:
-        del os.environ[name]  # secrets do not reach a worker
-    sys.setswitchinterval(0.001)  # a thread that computes must not make the door wait
-    os.umask(0o077)
-    _allow_many_connections()
-    stop, reload = threading.Event(), threading.Event()
-
-    def on_signal(number: int, _frame: object) -> None:
-        if stop.is_set():
-            os._exit(EXIT_HARD)  # asked twice: now; workers die with us
-        stop.set()
-
-    def on_hangup(number: int, _frame: object) -> None:
-        reload.set()
-
-    signal.signal(signal.SIGHUP, on_hangup)
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    _prepare_process(settings)
+    signals = Signals()
     try:
         if settings.db_url.startswith("sqlite"):
             Path(settings.data_dir).mkdir(parents=True, exist_ok=True)
@@ -277,7 +289,7 @@ def run(settings: Any, again: Callable[[], Any]) -> int:  # Any: config.Settings
     daemon = Daemon(settings, supervisor)
     try:
         daemon.start()
-        daemon.watch(stop, reload, again)
+        daemon.watch(signals, again)
     except CannotListen as exc:
         return _complain(exc.message, EXIT_BUSY)
     except DatabaseUnusable as exc:
@@ -290,6 +302,20 @@ def run(settings: Any, again: Callable[[], Any]) -> int:  # Any: config.Settings
             lock.close()
     _leave(EXIT_OK)
     return EXIT_OK
+
+
+def _prepare_process(settings: Any) -> None:  # Any: config.Settings
+    """Logging, and what belongs to the whole process."""
+    logging.basicConfig(
+        level=str(settings.log_level).upper(),
+        format="ts=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    for name in [n for n in os.environ if n.startswith("GLEAND_")]:
+        del os.environ[name]  # secrets do not reach a worker
+    sys.setswitchinterval(0.001)  # a thread that computes must not make the door wait
+    os.umask(0o077)
+    _allow_many_connections()
 
 
 def _complain(message: str, code: int) -> int:
