@@ -342,7 +342,11 @@ class Pool:
                 self._lose_nursery()  # it does not fork: what it never bore is given up
             if worker.state == "dead" and (procs is not None or now - self._buried_at >= BURIAL_S):
                 self._buried_at = now  # also when it cannot be looked at: that is tried again later
-                procs = scan() if procs is None else procs
+                try:
+                    procs = scan() if procs is None else procs
+                except OSError as exc:  # nothing is known of it, and the other workers' timers must not wait
+                    log.error('processes_not_seen error="%s"', exc)
+                    continue
                 self._bury(worker, procs)
         born = all(worker.child.pid for worker in self._workers.values())
         if born and now - self._strangers_at >= STRANGERS_S:  # one that is being born is a stranger for a moment
@@ -650,8 +654,11 @@ class Pool:
     def _kill(self, worker: Worker) -> None:
         worker.child.kill_group()
         log.info("worker_killed pid=%d", worker.child.pid)
-        worker.child.kill(scan())
         worker.killed = True
+        try:
+            worker.child.kill(scan())
+        except OSError as exc:  # the group is killed; what left it is looked for at the burial
+            log.error('processes_not_seen error="%s"', exc)
 
     def _leader_died(self, worker: Worker) -> None:
         """Read what it still said and tell; the rest of its group is killed at the burial, in this round."""

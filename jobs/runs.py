@@ -109,6 +109,9 @@ class Runs(Endings):
     def _not_storable(self, order: Order, how: Ending, exc: BaseException) -> None:
         """A fault of ours, or of the data: a result that cannot be kept is a failed run, not one for ever RUNNING."""
         log.error("ending_not_stored run_id=%d trigger=%s", order.run_id, how.trigger.value, exc_info=exc)
+        live = self._core.live.get(order.token)
+        if live is not None:
+            live.told = live.unsaved = False  # when all else fails, the timeout check ends it
         if how.trigger is Trigger.COMPLETE:
             error = "what the scrape found could not be stored"
             self.store(

@@ -61,14 +61,21 @@ class TimeoutCheck:
         """End one run; a fault with it must not keep the check from the others."""
         try:
             tx.attempt(lambda: self._runs.end(tx, row, how))
+            return True
         except Refused:
             return False  # it moved, or ended, since it was read
         except SQLAlchemyError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is: no run stays RUNNING for it
             log.exception("timeout_check_failed target=%d", row.id)
+        try:
             tx.attempt(lambda: self._runs.abandon(tx, row.id, how))
-        return True
+            return True
+        except SQLAlchemyError:
+            raise
+        except Exception:  # noqa: BLE001 - it is tried again at the next round
+            log.exception("timeout_check_gave_up target=%d", row.id)
+            return False
 
     def _verdict(self, row: TargetRow, ownerless: set[int]) -> Ending | None:
         """How a run is to end, if it is; `ownerless` gets the tokens of runs that nobody seems to own."""

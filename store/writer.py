@@ -66,16 +66,23 @@ class Tx:
         self.effects.append(effect)
 
     def attempt(self, op: Callable[[], T]) -> T:
-        """Run a part that is undone by itself, effects included, when it raises; the rest of the operation stays."""
+        """Run a part that is undone by itself, effects included, when it raises; the rest of the operation stays.
+
+        Raises:
+            StoreRejected: The database took nothing of this part, and would not the next time either.
+        """
         kept = len(self.effects)
         self.conn.exec_driver_sql("SAVEPOINT part")
         try:
             answer = op()
-        except Exception:
-            if in_transaction(self.conn):
-                self.conn.exec_driver_sql("ROLLBACK TO part")
-                self.conn.exec_driver_sql("RELEASE part")
+        except Exception as exc:
             del self.effects[kept:]
+            if isinstance(exc, SQLAlchemyError) and (not in_transaction(self.conn) or _is_outage(exc)):
+                raise  # the whole operation is lost
+            self.conn.exec_driver_sql("ROLLBACK TO part")
+            self.conn.exec_driver_sql("RELEASE part")
+            if isinstance(exc, SQLAlchemyError):
+                raise StoreRejected("what was to be written does not fit the database") from exc
             raise
         self.conn.exec_driver_sql("RELEASE part")
         return answer
