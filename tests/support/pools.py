@@ -83,9 +83,10 @@ class Bench:
         return order
 
     def finish(self, source: str, handle: str = "x", **more: Any) -> Outcome:
-        """Give an order and wait for its result."""
+        """Give an order; wait for its result, and for its worker to be idle (or ending): the clock may be turned then."""
         order = self.give(source, handle, **more)
         wait_until(lambda: order.token in self.heard.outcomes, within_s=10)
+        wait_until(lambda: not self.pool.holds(order.token))
         return self.heard.outcomes[order.token]
 
     def worker_pid(self) -> int:
