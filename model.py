@@ -64,6 +64,14 @@ class Remember:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """What a source says when its posts of this run are all there are, from the newest back to the oldest of them.
+
+    A known post that is newer than that oldest one, and not among them, has vanished.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FetchLimits:
     """What a worker's HTTP session is bound by."""
 
@@ -92,6 +100,8 @@ class Order:
     #: `module:function` of a user's own scraper, and the directory it is found in.
     scraper: str | None = None
     scraper_path: str | None = None
+    #: What the settings say of the source: a page's selectors, a program and its arguments. JSON values.
+    options: Mapping[str, Any] = field(default_factory=dict)  # Any: the shape is the source's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +118,8 @@ class Outcome:
     profile: Profile | None = None
     #: More was found than `max_posts_per_run`.
     truncated: bool = False
+    #: The source said that its posts are a Window.
+    contiguous: bool = False
     #: The host asked to be left alone for this long (seconds).
     retry_after_s: float | None = None
 

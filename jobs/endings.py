@@ -17,7 +17,7 @@ from jobs import schedules, sweeps
 from jobs.core import Core
 from jobs.views import View, iso
 from model import Outcome
-from sources.registry import host_of, normalise_url
+from sources.urls import host_of, normalise_url
 from store import queries
 from store.posts import Kept, keep_all
 from store.queries import TargetRow, Values

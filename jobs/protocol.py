@@ -142,5 +142,6 @@ def outcome_from_dict(data: Message, *, posts: tuple[Post, ...], truncated: bool
         remember=None if remember is None else {storable(k): storable(v) for k, v in remember.items()},
         profile=profile_from_dict(data.get("profile")),
         truncated=truncated or bool(data.get("truncated")),
+        contiguous=data.get("contiguous") is True,
         retry_after_s=None if wait is None else float(min(max(wait, 0), MAX_RETRY_AFTER_S)),
     )

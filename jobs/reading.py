@@ -16,7 +16,7 @@ from jobs import views
 from jobs.core import Core
 from jobs.events import Event, event
 from jobs.views import View, cursor_id, iso
-from sources import registry
+from sources.registry import Identity, Registry
 from store import queries
 from store import schema as s
 from store.queries import TargetRow
@@ -75,11 +75,19 @@ class Reading:
             rows = conn.execute(select(s.targets).where(where)).all() or rows
         return rows[0] if rows else None
 
-    def resolve(self, name: str, *, source: str | None = None) -> registry.Identity:
+    def resolve(self, name: str, *, source: str | None = None) -> Identity:
         """Read what names a target. Raises Unusable."""
+        return self.registry().resolve(name, source=source)
+
+    def registry(self) -> Registry:
+        """The sources, as the settings of this moment have them."""
         st = self._core.settings
-        return registry.resolve(
-            name, source=source, default_source=st.default_source, handle_url=st.handle_url, scripts=st.scrapers
+        return Registry(
+            default_source=st.default_source,
+            handle_url=st.handle_url,
+            own=dict.fromkeys(st.scrapers, ""),
+            bases={},
+            enabled=(),
         )
 
     def scrape_status(self, sweep_id: int | None = None) -> View:
@@ -251,7 +259,7 @@ class Reading:
 
     def sources(self) -> View:
         """The adapters there are."""
-        return {"sources": registry.names(self._core.settings.scrapers)}
+        return {"sources": self.registry().names()}
 
     def lifecycle_mmd(self) -> str:
         """The lifecycle, drawn from the running machine."""

@@ -39,7 +39,7 @@ from jobs.runs import Runs
 from jobs.scrape import Claims
 from jobs.timeout_check import TimeoutCheck, interrupt_all
 from jobs.views import View
-from sources import registry
+from sources.registry import Identity
 from store import queries
 from store import schema as s
 from store.queries import TargetRow, Values
@@ -222,7 +222,7 @@ class Service(Reading):
         shown = {"user": views.user(row), "target": views.target(self._core, row)}
         return shown | {"sweep_id": asked.sweep_id, "created": asked.created}
 
-    def _insert(self, tx: Tx, identity: registry.Identity, values: Values, *, start: bool) -> TargetRow:
+    def _insert(self, tx: Tx, identity: Identity, values: Values, *, start: bool) -> TargetRow:
         now = self._core.clock.now()
         known = {k: getattr(identity, k) for k in ("source", "handle", "url", "host")}
         due = None if start else self.runs.next_time(values["schedule"], now)

@@ -17,7 +17,7 @@ from typing import Any
 
 from errors import ScrapeFailed
 from jobs.protocol import TEXT_FIELDS, Decoder, Message, encode, order_from_dict, post_to_dict
-from model import Order, Post, Profile, Remember
+from model import Order, Post, Profile, Remember, Window
 
 #: Largest piece of posts in one message (bytes, before the frame).
 PIECE_BYTES = 256 * 1024
@@ -97,7 +97,7 @@ def sentence(exc: BaseException) -> str:
 def scrape(order: Order, reporter: Reporter, memory_bytes: int) -> Message:
     """Run one order; returns the result message."""
     result: Message = {"t": "result", "token": order.token, "ok": True, "error": None, "truncated": False}
-    result |= {"remember": None, "profile": None, "retry_after_s": None}
+    result |= {"remember": None, "profile": None, "retry_after_s": None, "contiguous": False}
     dirty = False
     try:
         _collect(order, reporter, result)
@@ -188,6 +188,8 @@ def _collect(order: Order, reporter: Reporter, result: Message) -> None:
                 result["remember"] = {str(k): str(v) for k, v in item.values.items()}
                 if sum(len(k) + len(v) for k, v in result["remember"].items()) > MAX_REMEMBER:
                     raise ScrapeFailed(f"the scraper wants more than {MAX_REMEMBER} characters remembered")
+            elif isinstance(item, Window):
+                result["contiguous"] = True
             else:
                 raise ScrapeFailed(f"the scraper gave a {type(item).__name__}, not a Post")
     finally:

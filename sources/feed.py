@@ -1,81 +1,38 @@
-"""The feed source: RSS, Atom and JSON Feed, or a page that links to one.
-
-A document is fetched once and read whole: `range` bounds paging, and a feed has no pages. What is remembered are the
-validators of the document that the posts came from, and only of one that was whole: a server that sends half a feed
-must not be told next time that we have it.
-"""
+"""Whatever is at an address: an RSS, Atom or JSON feed, or a page that links to one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult
 
-from errors import ScrapeFailed, Unusable
-from model import Post, Profile, Remember, Target
-from sources import json_feed, xml_feed
-from sources.documents import Kind, kind_of, linked_feed, text_of
-from sources.http import Answer, Http
-from sources.items import Feed, posts
-from sources.registry import normalise_url
+from errors import Unusable
+from model import Post, Profile, Remember, Target, Window
+from sources.source import Account, Source
 
-_MAX_VALIDATOR_CHARS = 1000
-
-
-def scrape(target: Target, http: Http) -> Iterator[Post | Profile | Remember]:
-    """Fetch a feed and give its title, its posts and, last, its validators; nothing where it has not changed.
-
-    An address that turns out to be a page is exchanged for that of the feed it links to, and the profile says so.
-
-    Raises:
-        ScrapeFailed: There is no answer, it is no feed, or nothing in it can be read.
-    """
-    moved_to = ""
-    answer = http.get(target.url, conditional=True)
-    if answer.not_modified:
-        return
-    text = text_of(answer)
-    if kind_of(text) is Kind.PAGE:
-        moved_to = _feed_of(text, answer.url)
-        answer = http.get(moved_to, conditional=True)
-        if answer.not_modified:
-            yield Profile(url=moved_to)
-            return
-        text = text_of(answer)
-    feed = _read(text, answer.url)
-    found, unread = posts(feed, http.on_progress)
-    if unread and not found:
-        raise ScrapeFailed("the feed is broken, and no item in it can be read")
-    yield Profile(display_name=feed.title, url=moved_to)
-    yield from found
-    yield Remember(values=_validators(answer) if feed.is_whole else {})
+if TYPE_CHECKING:
+    from sources.http import Http
 
 
-def _feed_of(page: str, url: str) -> str:
-    found = linked_feed(page, url)
-    if not found:
-        raise ScrapeFailed("the address leads to a web page that links to no feed")
-    try:
-        return normalise_url(found)
-    except Unusable as exc:
-        raise ScrapeFailed(f"the page links to a feed that cannot be fetched: {exc.message}") from exc
+def _account(handle: str, base: str) -> Account:
+    raise Unusable(f"{handle!r} is not the address of a feed")
 
 
-def _read(text: str, url: str) -> Feed:
-    kind = kind_of(text)
-    if kind is Kind.JSON:
-        return json_feed.read(text, url)
-    if kind is Kind.FEED:
-        return xml_feed.read(text, url)
-    raise ScrapeFailed(
-        {
-            Kind.EMPTY: "the answer is empty",
-            Kind.PAGE: "what the page links to as its feed is a web page again",
-            Kind.XML: "the answer is XML, but it is not a feed",
-            Kind.OTHER: "the answer is not a feed",
-        }[kind]
-    )
+def _recognise(parts: SplitResult, base: str) -> Account | None:
+    return None  # what no other source knows is left to this one
 
 
-def _validators(answer: Answer) -> dict[str, str]:
-    """Opaque to us: quotes and all, as they came."""
-    found = {"etag": answer.headers.get("ETag", ""), "last_modified": answer.headers.get("Last-Modified", "")}
-    return {"url": answer.url} | {name: value for name, value in found.items() if len(value) <= _MAX_VALIDATOR_CHARS}
+SOURCE = Source(
+    name="feed",
+    description="An RSS, Atom or JSON feed, or a page that links to one.",
+    examples=("https://example.org/feed.xml",),
+    account=_account,
+    recognise=_recognise,
+)
+
+
+def scrape(target: Target, http: Http) -> Iterator[Post | Profile | Remember | Window]:
+    """Fetch what is at the target's address; see feeds.follow."""
+    from sources.feeds import follow
+
+    yield from follow(target.url, http)

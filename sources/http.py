@@ -7,6 +7,7 @@ from here: the budget ends a little after the deadline.
 
 from __future__ import annotations
 
+import json
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ from datetime import UTC, datetime
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from http.client import IncompleteRead
+from typing import Any
 from urllib.parse import urljoin
 
 import requests
@@ -25,13 +27,14 @@ from errors import ScrapeFailed, Unusable
 from model import FetchLimits
 from sources.addresses import Adapter
 from sources.charsets import codec
-from sources.registry import host_of, normalise_url
+from sources.urls import host_of, normalise_url
 
 #: Longest wait a host can ask for (seconds).
 MAX_RETRY_AFTER_S = 7 * 86400.0
 #: How long after the deadline we would end a run ourselves (seconds); the pool is there first.
 GRACE_S = 5.0
 _CHUNK_BYTES = 64 * 1024
+_MAX_VALIDATOR_CHARS = 1000
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ACCEPT = "application/atom+xml, application/rss+xml, application/feed+json, application/xml;q=0.9, */*;q=0.8"
 #: Headers of the caller's that go along when a redirect leads to another host.
@@ -66,6 +69,18 @@ class Answer:
     def text(self) -> str:
         """The body in its declared charset, else UTF-8; what does not fit becomes U+FFFD."""
         return self.body.decode(codec(self.charset) or "utf-8", "replace")
+
+    def json(self) -> Any:  # Any: whatever the server sent
+        """The body as JSON. Raises ScrapeFailed when it is none."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as exc:
+            raise ScrapeFailed("the answer is not JSON") from exc
+
+    def validators(self) -> dict[str, str]:
+        """What to remember for a conditional request: url, etag, last_modified. Opaque: quotes and all, as they came."""
+        found = {"etag": self.headers.get("ETag", ""), "last_modified": self.headers.get("Last-Modified", "")}
+        return {"url": self.url} | {name: value for name, value in found.items() if len(value) <= _MAX_VALIDATOR_CHARS}
 
 
 class _Session(requests.Session):
@@ -104,7 +119,14 @@ class Http:
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
-    def get(self, url: str, *, headers: Mapping[str, str] | None = None, conditional: bool = False) -> Answer:
+    def get(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        conditional: bool = False,
+        is_api: bool = False,
+    ) -> Answer:
         """Fetch an http(s) address, redirects included.
 
         Args:
@@ -113,6 +135,8 @@ class Http:
                 Accept-Language reach another host.
             conditional: Send the validators remembered to exactly the address that gave them, be it after a redirect;
                 the answer may then be `not_modified`.
+            is_api: The address is a documented interface for programs, with rules of its own: robots.txt, which is for
+                those who find their way by links, is not asked.
 
         Raises:
             ScrapeFailed: There is no 2xx answer that fits the limits; BadStatus where there is another one.
@@ -133,6 +157,12 @@ class Http:
                 asked = {k: v for k, v in asked.items() if k.lower() in _HARMLESS}
             url = target
         raise ScrapeFailed(f"there were more than {self.limits.max_redirects} redirects")
+
+    def leave_alone(self, url: str, seconds: float, why: str) -> None:
+        """Tell the daemon that a host asked to be left alone for so long, where its answer says so in its own words."""
+
+    def fresh_for(self, seconds: float) -> None:
+        """Tell the daemon that there will be nothing new on this target for so long; the longest counts."""
 
     def close(self) -> None:
         """Let go of the connections."""

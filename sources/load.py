@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 
 from errors import ScrapeFailed
-from model import Order, Post, Profile, Remember, Target
+from model import Order, Post, Profile, Remember, Target, Window
 from sources.http import Http
+from sources.registry import BUILT_IN
 
-Found = Post | Profile | Remember
+Found = Post | Profile | Remember | Window
 Scrape = Callable[[Target, Http], Iterator[Found]]
 
 
@@ -27,9 +28,8 @@ def load(order: Order) -> Scrape:
     """
     if order.scraper is not None:
         return _own(order.scraper, order.scraper_path)
-    if order.target.source == "feed":
-        from sources.feed import scrape
-
+    if order.target.source in BUILT_IN:
+        scrape: Scrape = importlib.import_module(f"sources.{order.target.source}").scrape
         return scrape
     raise ScrapeFailed(f"there is no source named {order.target.source!r}")
 
@@ -65,7 +65,7 @@ def _as_iterator(function: Callable[[Target, Http], object], entry: str) -> Scra
         found = function(target, http)
         if found is None:
             return iter(())
-        if isinstance(found, (Post, Profile, Remember)):
+        if isinstance(found, (Post, Profile, Remember, Window)):
             return iter((found,))
         if isinstance(found, (str, bytes)) or not isinstance(found, Iterable):
             raise ScrapeFailed(f"the scraper {entry!r} gave a {type(found).__name__}, not a list of posts")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from model import FetchLimits, Post, Profile, Remember, Target
+from model import FetchLimits, Post, Profile, Remember, Target, Window
 from sources.http import Http
 
 
@@ -154,7 +154,7 @@ class Scraped:
     profile: Profile | None
     remember: Mapping[str, str] | None
     #: Everything, in order.
-    found: list[Post | Profile | Remember]
+    found: list[Post | Profile | Remember | Window]
 
 
 def scrape_feed(url: str, **options: Any) -> Scraped:

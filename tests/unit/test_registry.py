@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from errors import Unusable
-from sources.registry import MAX_CHARS, Identity, host_of, is_http, names, normalise_url, resolve
+from sources.registry import BUILT_IN, Identity, Registry
+from sources.urls import MAX_CHARS, host_of, is_http, normalise_url
 
-SCRIPTS = {"mine": "mine:scrape"}
+
+def registry(default: str = "feed", handle_url: str | None = None, **more: Any) -> Registry:
+    given: dict[str, Any] = {"own": {"mine": ""}, "bases": {}, "enabled": ()}
+    return Registry(default_source=default, handle_url=handle_url, **(given | more))
 
 
 def identity(text: str, source: str | None = None, default: str = "feed", handle_url: str | None = None) -> Identity:
-    return resolve(text, source=source, default_source=default, handle_url=handle_url, scripts=SCRIPTS)
+    return registry(default, handle_url).resolve(text, source=source)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +132,7 @@ def test_what_is_no_target_is_refused_and_says_why(text: str, source: str | None
 def test_a_default_source_that_does_not_exist_is_refused_with_those_that_do() -> None:
     with pytest.raises(Unusable, match="there is no source 'gone'") as caught:
         identity("ann", default="gone")
-    assert caught.value.hint == "The known sources are: feed, mine."
+    assert caught.value.hint == f"The known sources are: {', '.join(sorted([*BUILT_IN, 'mine']))}."
 
 
 @pytest.mark.parametrize("handle", [".", "..", "..."])
@@ -142,8 +147,9 @@ def test_a_handle_url_that_makes_no_address_is_named() -> None:
 
 
 def test_the_sources_are_listed_with_ones_own() -> None:
-    assert [source["name"] for source in names(SCRIPTS)] == ["feed", "mine"]
-    assert [source["name"] for source in names()] == ["feed"]
+    listed = [source["name"] for source in registry().names()]
+    assert listed == [*BUILT_IN, "mine"]
+    assert {"feed"} <= set(BUILT_IN)
 
 
 @pytest.mark.parametrize(("text", "is_one"), [("http://x", True), ("HTTPS:x", True), ("httpx://", False), ("x", False)])
