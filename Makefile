@@ -54,7 +54,7 @@ format: .venv/.stamp ## Format the code
 docs: .venv/.stamp ## Write the generated parts of the documents anew
 	$(PY) -m docs.generate
 
-bench: .venv/.stamp ## Measure throughput; see benchmarks/README.md (ARGS="--help")
+bench: .venv/.stamp ## Measure throughput beside Celery; see benchmarks/README.md (ARGS="--no-peer")
 	$(PY) -m benchmarks.throughput $(ARGS)
 
 lock: .venv/.stamp ## Resolve setup.cfg into requirements.lock (ARGS="--upgrade")

@@ -1,54 +1,54 @@
 """The settings: names, defaults, limits, and where each value came from.
 
 Defaults < TOML file < `GLEAND_*` environment < flags. Reading the layers is ours, so that every problem and every
-value can name its source; types and limits are pydantic's. What needs a higher room (does the schedule ever fire,
-does the scraper import) is not checked here but by `gleand check` and at start. A setting takes two lines, which
-puts this module a little past the budget.
+value can name its source; what a value of each kind may be is in kinds.py. What needs a higher room (does the schedule
+ever fire, does the scraper import) is not checked here but by `gleand check` and at start.
 """
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 import re
-import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import platformdirs
-from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, PrivateAttr, ValidationError, ValidationInfo
-from pydantic import field_validator as check_field
-from pydantic import model_validator as check_model
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from msgspec import Meta
 
 from errors import GleandError
 from gleand import __version__
+from kinds import Count, CountOrZero, Flag, Line, Read, absolute, all_like, fit, like, lower, number, pairs, size, split
 
 ENV_PREFIX = "GLEAND_"
 #: Variables with our prefix that are no settings: the file to read, the daemon the command line talks to.
 ENV_OTHERS = ("GLEAND_CONFIG", "GLEAND_URL")
 #: Sources that need no scraper of the user's own.
-BUILT_IN_SOURCES = frozenset({"feed"})
+BUILT_IN_SOURCES = frozenset(
+    "activitypub arxiv bluesky devto feed github gitea gitlab hackernews lobsters mastodon mediawiki mercurial reddit"
+    " stackexchange youtube".split()
+)
 #: Never the name of a scraper: `http://...` would read as `source:handle`.
 RESERVED_NAMES = BUILT_IN_SOURCES | {"http", "https"}
 #: Settings that a running daemon takes over on SIGHUP; the others wait for a restart.
 RELOADABLE = frozenset(
     "scrape_timeout_s stall_timeout_s default_schedule default_source handle_url host_delay_s host_concurrency"
     " body_limit_bytes connect_timeout_s read_timeout_s max_redirects max_posts_per_run user_agent contact"
-    " allow_private_networks scrapers scraper_path log_level retention_days history_days drain_timeout_s".split()
+    " allow_private_networks allowed_networks proxy scrapers scraper_path log_level retention_days history_days"
+    " drain_timeout_s respect_robots backoff_cap_s source_bases enabled_sources pages commands".split()
 )
 MIB = 1024 * 1024
 #: The longest time-out a target may have (seconds).
 WEEK_S = 7 * 86400.0
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-_ORIGIN = re.compile(r"https?://[a-z0-9._-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?")
-_HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
-_SECRET = ("api_token", "database_url")
+_ORIGIN = r"https?://[a-z0-9._-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?"
+_HOST = r"([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?"
+_NO_MEMORY = r"(?!sqlite(\+\w+)?://(/(:memory:)?)?(\?.*)?$).*"
+_SECRET = ("api_token", "database_url", "proxy")
+_MAY_BE_EMPTY = ("contact", "allowed_origins", "allowed_hosts", "allowed_networks", "enabled_sources", "scrapers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,71 +73,110 @@ class ConfigError(GleandError):
         self.problems = tuple(problems)
 
 
-def _split(value: Any) -> Any:  # Any: whatever was given; pydantic judges it
-    """Accept `a, b` from an environment variable or a flag where a list is wanted."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+def _timezone(value: str) -> str:
+    try:
+        return value if value == "local" else ZoneInfo(value).key
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("should be local or a time zone such as Europe/Berlin") from None
 
 
-def _pairs(value: Any) -> Any:  # Any: whatever was given; pydantic judges it
-    """Accept `name=module:function, ...` from an environment variable or a flag."""
-    parts = _split(value)
-    if not isinstance(value, str):
-        return value
-    if not all("=" in part for part in parts):
-        raise ValueError("should be written as name=module:function, separated by commas")
-    return {name.strip(): entry.strip() for name, entry in (part.split("=", 1) for part in parts)}
-
-
-def _one_line(value: str) -> str:
-    if not all(" " <= c <= "~" for c in value):
-        raise ValueError("may hold printable ASCII on one line only: it goes into a header")
+def _scrapers(value: dict[str, str]) -> dict[str, str]:
+    for name, entry in value.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"has the name {name[:40]!r}: lower-case letters, digits, _ and - are possible")
+        if name in RESERVED_NAMES:
+            raise ValueError(f"has the name {name!r}, which is taken")
+        if not _ENTRY.fullmatch(entry):
+            raise ValueError(f"should give {name} as module:function, not {entry[:80]!r}")
     return value
 
 
-def _host(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._:%-]+", value):
-        raise ValueError("should be an address or a name, without brackets, port or scheme")
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(str(ipaddress.ip_network(network)) for network in value)
+    except ValueError:
+        raise ValueError("should hold networks such as 192.168.1.0/24 or fd00::/8") from None
+
+
+def _built_in(value: tuple[str, ...]) -> tuple[str, ...]:
+    for name in value:
+        if name not in BUILT_IN_SOURCES:
+            raise ValueError(f"names {name[:40]!r}, which is no built-in source")
     return value
 
 
-def _token(value: str | None) -> str | None:
-    if value is not None and not all("!" <= c <= "~" for c in value):
-        raise ValueError("should be printable ASCII without spaces: it goes into a header")
+def _bases(value: dict[str, str]) -> dict[str, str]:
+    for name, base in value.items():
+        if name not in BUILT_IN_SOURCES:
+            raise ValueError(f"names {name[:40]!r}, which is no built-in source")
+        if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", base):
+            raise ValueError(f"should give {name} as an http:// or https:// URL")
+    return {name: base.rstrip("/") for name, base in value.items()}
+
+
+def _tables(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:  # Any: see _Tables
+    for name in value:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"has the name {name[:40]!r}: lower-case letters, digits, _ and - are possible")
+        if name in RESERVED_NAMES:
+            raise ValueError(f"has the name {name!r}, which is taken")
     return value
 
 
-def _lower(value: Any) -> Any:  # Any: whatever was given; pydantic judges it
-    return value.lower() if isinstance(value, str) else value
+def _user_data_dir() -> Path:
+    import platformdirs  # late: 1.5 MB and 5 ms, and most daemons are told where to go
+
+    return Path(platformdirs.user_data_dir("gleand"))
 
 
-def _absolute(value: Path) -> Path:
-    return Path(os.path.abspath(value.expanduser()))
+_Seconds = Annotated[float, Meta(gt=0, le=WEEK_S), Read(number)]
+_SecondsOrZero = Annotated[float, Meta(ge=0, le=WEEK_S), Read(number)]
+_Proxy = Annotated[str | None, like(r"https?://[^\s/]+/?", "should be a URL such as http://proxy.example.org:3128")]
+_Host = Annotated[str, like("[A-Za-z0-9._:%-]+", "should be an address or a name, without brackets, port or scheme")]
+_Token = Annotated[str | None, like("[!-~]*", "should be printable ASCII without spaces: it goes into a header")]
+_Database = Annotated[
+    str | None,
+    like(r"(sqlite|postgresql)(\+\w+)?://.*", "should be a URL that starts with sqlite:/// or postgresql+psycopg://"),
+    like(_NO_MEMORY, "should name a file: a database in memory forgets everything"),
+]
+_Template = Annotated[
+    str | None,
+    like(r"https?://[^\s/]\S*", "should be an http:// or https:// URL"),
+    like(r"[^{}]*\{handle\}[^{}]*", "should contain {handle} once, and no other braces"),
+]
+_Origins = Annotated[
+    tuple[str, ...],
+    Read(split),
+    all_like(_ORIGIN, "should hold names such as https://app.example.org, without a path, and no wildcard"),
+]
+_Hosts = Annotated[
+    tuple[str, ...], Read(split), all_like(_HOST, "should hold names such as gleand.example.org, and no wildcard")
+]
+_Scrapers = Annotated[dict[str, str], Read(pairs), _scrapers]
+_Networks = Annotated[tuple[str, ...], Read(split), _networks]
+_Enabled = Annotated[tuple[str, ...], Read(split), _built_in]
+_Bases = Annotated[dict[str, str], Read(pairs), _bases]
+_Tables = Annotated[dict[str, dict[str, Any]], _tables]  # Any: what is in a table is its source's to check
 
 
-_Seconds = Annotated[float, Field(gt=0, le=WEEK_S, allow_inf_nan=False)]
-_SecondsOrZero = Annotated[float, Field(ge=0, le=WEEK_S, allow_inf_nan=False)]
-_Count = Annotated[int, Field(gt=0, le=10**9)]
-_CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
-_List = Annotated[tuple[str, ...], BeforeValidator(_split)]
-_Line = Annotated[str, AfterValidator(_one_line)]
-_Path = Annotated[Path, AfterValidator(_absolute)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the daemon is told; frozen. Made by `load`; made directly it takes its arguments and nothing else.
 
-
-class Settings(BaseSettings):
-    """What the daemon is told; frozen. Made by `load`; made directly it takes its arguments and nothing else."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    Raises:
+        ConfigError: With every argument that cannot work.
+    """
 
     #: Address to listen on; one that others can reach needs `api_token`.
-    host: Annotated[str, AfterValidator(_host)] = "127.0.0.1"
+    host: _Host = "127.0.0.1"
     #: Port to listen on; 0: any that is free.
-    port: Annotated[int, Field(ge=0, le=65535)] = 5000
+    port: Annotated[int, Meta(ge=0, le=65535), Read(number)] = 5000
     #: Directory of the database and its lock.
-    data_dir: _Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("gleand")))
+    data_dir: Annotated[Path, Read(absolute)] = field(default_factory=_user_data_dir)
     #: SQLAlchemy URL; None: SQLite in `data_dir`.
-    database_url: Annotated[str | None, Field(repr=False)] = None
+    database_url: _Database = field(default=None, repr=False)
     #: Child processes that scrape (count).
-    workers: Annotated[int, Field(ge=1, le=256)] = 8
+    workers: Annotated[int, Meta(ge=1, le=256), Read(number)] = 8
     #: Longest time a run may take (seconds); a target may set its own.
     scrape_timeout_s: _Seconds = 600.0
     #: Longest time a run may go without progress (seconds).
@@ -153,139 +192,121 @@ class Settings(BaseSettings):
     #: Least time between two requests to one host (seconds).
     host_delay_s: _SecondsOrZero = 1.0
     #: Most runs on one host at once (count).
-    host_concurrency: _Count = 1
+    host_concurrency: Count = 1
     #: Largest response, after decompression (bytes).
-    body_limit_bytes: Annotated[ByteSize, Field(gt=0)] = ByteSize(10 * MIB)
+    body_limit_bytes: Annotated[int, Meta(gt=0), Read(size)] = 10 * MIB
     #: Whether loopback, private and link-local addresses may be scraped.
-    allow_private_networks: bool = False
+    allow_private_networks: Flag = False
+    #: Private networks that may be scraped all the same, such as `192.168.1.0/24`.
+    allowed_networks: _Networks = ()
+    #: HTTP proxy for every request to a site; None: none, whatever the environment says.
+    proxy: _Proxy = field(default=None, repr=False)
+    #: Whether robots.txt is asked (RFC 9309), also for its crawl-delay.
+    respect_robots: Flag = True
+    #: Longest wait of the backoff after failures (seconds); it never gives up.
+    backoff_cap_s: _Seconds = 21600.0
     #: What we call ourselves to the sites.
-    user_agent: _Line = f"gleand/{__version__}"
+    user_agent: Line = f"gleand/{__version__}"
     #: Address or page by which a site's operator can reach ours; added to the User-Agent.
-    contact: _Line = ""
+    contact: Line = ""
     #: How long a stop waits for runs to end by themselves (seconds).
     drain_timeout_s: _SecondsOrZero = 10.0
     #: Memory a worker may use beyond what it has at its start (bytes).
-    worker_memory_bytes: Annotated[ByteSize, Field(ge=64 * MIB)] = ByteSize(1024 * MIB)
+    worker_memory_bytes: Annotated[int, Meta(ge=64 * MIB), Read(size)] = 1024 * MIB
     #: Scrapes after which a worker is replaced (count).
-    worker_max_scrapes: _Count = 500
+    worker_max_scrapes: Count = 500
     #: Longest wait for a connection (seconds).
     connect_timeout_s: _Seconds = 10.0
     #: Longest wait for the next bytes (seconds); does not bound the whole response.
     read_timeout_s: _Seconds = 30.0
     #: Redirects followed for one request (count).
-    max_redirects: _CountOrZero = 10
+    max_redirects: CountOrZero = 10
     #: Posts kept of one run (count); the run is marked as truncated.
-    max_posts_per_run: _Count = 5000
+    max_posts_per_run: Count = 5000
     #: Long polls and event streams held at once (count); beyond it a poll is answered at once, a stream with 503.
-    max_waiters: _CountOrZero = 1000
+    max_waiters: CountOrZero = 1000
     #: In which crontab lines are read; `local`, or a name such as `Europe/Berlin`.
-    timezone: str = "local"
+    timezone: Annotated[str, _timezone] = "local"
     #: How much is logged.
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Read(lower)] = "info"
     #: Origins of frontends that are served from elsewhere.
-    allowed_origins: _List = ()
+    allowed_origins: _Origins = ()
     #: Further names accepted in the Host header, such as the reverse proxy's.
-    allowed_hosts: _List = ()
+    allowed_hosts: _Hosts = ()
     #: Bearer token for writes and, once set, for reads too.
-    api_token: Annotated[str | None, AfterValidator(_token), Field(repr=False)] = None
+    api_token: _Token = field(default=None, repr=False)
     #: URL template with `{handle}` that makes a bare handle a target of the default source.
-    handle_url: str | None = None
+    handle_url: _Template = None
     #: How long posts are kept that their source does not show any more (days); 0: for ever.
-    retention_days: _CountOrZero = 0
+    retention_days: CountOrZero = 0
     #: How long runs, sweeps and the journal are kept (days); 0: for ever. The last run of each target stays.
-    history_days: _CountOrZero = 30
+    history_days: CountOrZero = 30
     #: Scrapers of your own: name to `module:function`.
-    scrapers: Annotated[dict[str, str], BeforeValidator(_pairs)] = Field(default_factory=dict)
+    scrapers: _Scrapers = field(default_factory=dict)
     #: Directory their modules are found in; None: where the config file lies, if there is one.
-    scraper_path: _Path | None = None
+    scraper_path: Annotated[Path | None, Read(absolute)] = None
+    #: Pages without a feed: name to a table of selectors; see docs/sources.md.
+    pages: _Tables = field(default_factory=dict)
+    #: Programs that scrape: name to a table with `argv`; see docs/sources.md.
+    commands: _Tables = field(default_factory=dict)
+    #: Where a built-in source's own addresses begin, in place of its usual ones: name to URL.
+    source_bases: _Bases = field(default_factory=dict)
+    #: Built-in sources that are off unless named here, such as `reddit`.
+    enabled_sources: _Enabled = ()
+    _origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
-    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take arguments only; `load` reads the layers."""
-        return (init_settings,)
+    def __post_init__(self) -> None:
+        """Put what fits in the place of what was given."""
+        given = {name: getattr(self, name) for name in KINDS}
+        wrong: list[tuple[str, str]] = []
+        for name, value in given.items():
+            try:
+                if isinstance(value, str) and not value.strip() and name not in _MAY_BE_EMPTY:
+                    raise ValueError("should not be empty; leave it out to use the default")
+                object.__setattr__(self, name, fit(value, KINDS[name]))
+            except ValueError as exc:
+                wrong.append((name, str(exc)))
+        wrong = wrong or list(self._at_odds())
+        if wrong:
+            raise ConfigError([self._problem(name, text, given[name]) for name, text in wrong])
 
     @property
     def db_url(self) -> str:
         """The database's SQLAlchemy URL."""
         return self.database_url or f"sqlite:///{self.data_dir / 'gleand.db'}"
 
-    @check_field("*", mode="before")
-    @classmethod
-    def _given(cls, value: Any, info: ValidationInfo) -> Any:  # Any: whatever was given
-        if isinstance(value, bool) and info.field_name != "allow_private_networks":
-            raise ValueError("should not be true or false")
-        may_be_empty = ("contact", "allowed_origins", "allowed_hosts", "scrapers")
-        if isinstance(value, str) and info.field_name not in may_be_empty and not value.strip():
-            raise ValueError("should not be empty; leave it out to use the default")
-        return value
+    @property
+    def own_sources(self) -> dict[str, str]:
+        """Sources of the user's own: name to an address with `{handle}` in it, or to nothing."""
+        pages = {name: str(table.get("url", "")) for name, table in self.pages.items()}
+        programs = {name: str(table.get("url", "")) for name, table in self.commands.items()}
+        return dict.fromkeys(self.scrapers, "") | programs | pages
 
-    @check_field("database_url")
-    @classmethod
-    def _database_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        if not re.match(r"(sqlite|postgresql)(\+\w+)?://", value):
-            raise ValueError("should be a URL that starts with sqlite:/// or postgresql+psycopg://")
-        if re.fullmatch(r"sqlite(\+\w+)?://(/(:memory:)?)?(\?.*)?", value):
-            raise ValueError("should name a file: a database in memory forgets everything")
-        return value
+    def options_of(self, source: str) -> dict[str, Any]:  # Any: JSON values
+        """What the settings say of a source of the user's own, for its worker."""
+        if source in self.pages:
+            return {"kind": "page"} | self.pages[source]
+        return {"kind": "command"} | self.commands[source] if source in self.commands else {}
 
-    @check_field("timezone")
-    @classmethod
-    def _timezone(cls, value: str) -> str:
-        try:
-            return value if value == "local" else ZoneInfo(value).key
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            raise ValueError("should be local or a time zone such as Europe/Berlin") from None
-
-    @check_field("allowed_origins", "allowed_hosts")
-    @classmethod
-    def _names(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        origins = info.field_name == "allowed_origins"
-        for name in value:
-            if not (_ORIGIN if origins else _HOST).fullmatch(name.lower()):
-                form = "https://app.example.org, without a path" if origins else "gleand.example.org"
-                raise ValueError(f"should hold names such as {form}, and no wildcard")
-        return tuple(name.lower() for name in value)
-
-    @check_field("handle_url")
-    @classmethod
-    def _handle_url(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"https?://[^\s/]\S*", value):
-            raise ValueError("should be an http:// or https:// URL")
-        if value is not None and re.findall(r"\{[^{}]*\}", value) != ["{handle}"]:
-            raise ValueError("should contain {handle} once, and no other braces")
-        return value
-
-    @check_field("scrapers")
-    @classmethod
-    def _scrapers(cls, value: dict[str, str]) -> dict[str, str]:
-        for name, entry in value.items():
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"has the name {name[:40]!r}: lower-case letters, digits, _ and - are possible")
-            if name in RESERVED_NAMES:
-                raise ValueError(f"has the name {name!r}, which is taken")
-            if not _ENTRY.fullmatch(entry):
-                raise ValueError(f"should give {name} as module:function, not {entry[:80]!r}")
-        return value
-
-    @check_model(mode="after")
-    def _together(self) -> Settings:
-        known = sorted(BUILT_IN_SOURCES | set(self.scrapers))
+    def _at_odds(self) -> Iterator[tuple[str, str]]:
+        known = sorted(BUILT_IN_SOURCES | set(self.own_sources))
+        own = [*self.scrapers, *self.pages, *self.commands]
+        for name in sorted({name for name in own if own.count(name) > 1}):
+            yield "pages", f"and scrapers and commands should have different names: {name} comes twice"
         if self.default_source not in known:
-            raise ValueError(f"default_source|should be one of {', '.join(known)}")
+            yield "default_source", f"should be one of {', '.join(known)}"
         if self.api_token is None and not is_loopback(self.host):
-            raise ValueError("host|can be reached by others: set api_token too, or listen on 127.0.0.1")
-        return self
+            yield "host", "can be reached by others: set api_token too, or listen on 127.0.0.1"
+
+    def _problem(self, name: str, text: str, value: Any) -> Problem:  # Any: whatever was given
+        """Say what is wrong with one setting; a secret's value stays out."""
+        source = self._origins.get(name, "default")
+        shown = "" if name in _SECRET else f", got {_clip(value)}"
+        return Problem(setting=name, source=source, text=f"{name} ({source}) {text}{shown}")
+
+
+#: Of every setting, by name; see kinds.py.
+KINDS = {name: kind for name, kind in get_type_hints(Settings, include_extras=True).items() if name[0] != "_"}
 
 
 def is_loopback(host: str) -> bool:
@@ -308,13 +329,15 @@ class _Layers:
         """Put one layer on top; a name that is no setting is a problem. Without `origin`, keys are it."""
         for key, value in given.items():
             name, source = key.removeprefix(ENV_PREFIX).lower() if variables else key, origin or key
-            if name not in Settings.model_fields or (variables and key != ENV_PREFIX + name.upper()):
+            if name not in KINDS or (variables and key != ENV_PREFIX + name.upper()):
                 self.unknown(key, source, variables=variables)
             else:
                 self.values[name], self.origins[name] = value, source
 
     def unknown(self, key: str, origin: str, *, variables: bool) -> None:
-        names = [ENV_PREFIX + n.upper() for n in Settings.model_fields] if variables else list(Settings.model_fields)
+        import difflib
+
+        names = [ENV_PREFIX + n.upper() for n in KINDS] if variables else list(KINDS)
         near = difflib.get_close_matches(key.upper() if variables else key, names, n=1, cutoff=0.5)
         where = "" if variables else f" ({origin})"
         text = f"{key[:80]!r}{where} is no setting" + (f"; did you mean {near[0]}?" if near else "")
@@ -323,7 +346,7 @@ class _Layers:
 
 def load(
     config: Path | None = None,
-    overrides: Mapping[str, Any] | None = None,  # Any: flags, judged by pydantic
+    overrides: Mapping[str, Any] | None = None,  # Any: flags, judged by Settings
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Read every layer and check the whole.
@@ -344,7 +367,7 @@ def load(
     if config is None and env.get("GLEAND_CONFIG"):
         config = Path(env["GLEAND_CONFIG"])
     if config is not None:
-        config = _absolute(config)
+        config = Path(absolute(config))
         layers.put(_read_toml(config, layers.problems), str(config))
     ours = {k: v for k, v in env.items() if k.startswith(ENV_PREFIX) and k not in ENV_OTHERS}
     layers.put(ours, "", variables=True)
@@ -352,16 +375,17 @@ def load(
     if config is not None and layers.values.get("scrapers") and layers.values.get("scraper_path") is None:
         layers.put({"scraper_path": config.parent}, "where the config file lies")
     try:
-        settings = Settings(**layers.values)
-    except ValidationError as exc:
-        layers.problems += [_explain(error, layers) for error in exc.errors(include_url=False)]
+        settings = Settings(**layers.values, _origins=layers.origins)
+    except ConfigError as exc:
+        layers.problems += exc.problems
     if layers.problems:
         raise ConfigError(layers.problems)
-    settings._origins.update(layers.origins)
     return settings
 
 
 def _read_toml(path: Path, problems: list[Problem]) -> dict[str, Any]:  # Any: TOML values
+    import tomllib
+
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
@@ -376,20 +400,6 @@ def _read_toml(path: Path, problems: list[Problem]) -> dict[str, Any]:  # Any: T
         return values
     problems.append(Problem(setting="config", source=str(path), text=text))
     return {}
-
-
-def _explain(error: Any, layers: _Layers) -> Problem:  # Any: pydantic's ErrorDetails
-    """Say what is wrong with one setting; a secret's value stays out."""
-    message = str(error["msg"]).removeprefix("Value error, ")
-    name = str(error["loc"][0]) if error["loc"] else ""
-    if not name:
-        name, message = message.split("|", 1)
-    elif error["type"] != "value_error":
-        message = message.replace("Input should", "should").replace("Value should", "should")
-        message = message[:1].lower() + message[1:]
-    source = layers.origins.get(name, "default")
-    shown = "" if name in _SECRET or name not in layers.values else f", got {_clip(layers.values[name])}"
-    return Problem(setting=name, source=source, text=f"{name} ({source}) {message}{shown}")
 
 
 def _clip(value: Any) -> str:  # Any: whatever was given
@@ -409,7 +419,7 @@ def mask_url(url: str) -> str:
 def describe(settings: Settings) -> list[tuple[str, str, str]]:
     """List every setting: its name, its value as it may be shown, where it came from."""
     lines = []
-    for name in Settings.model_fields:
+    for name in KINDS:
         value = getattr(settings, name)
         if name == "api_token" and value is not None:
             shown = "***"

@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+#: Longest wait that a host is granted (seconds).
+MAX_WAIT_S = 7 * 86400.0
+#: Longest time that an answer is taken as still right (seconds).
+MAX_FRESH_S = 86400.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
@@ -83,6 +88,7 @@ class FetchLimits:
     max_posts: int = 5000
     allow_private_networks: bool = False
     user_agent: str = "gleand"
+    respect_robots: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +108,10 @@ class Order:
     scraper_path: str | None = None
     #: What the settings say of the source: a page's selectors, a program and its arguments. JSON values.
     options: Mapping[str, Any] = field(default_factory=dict)  # Any: the shape is the source's own
+    #: What is known of the robots.txt of the target's host: status, text, age_s.
+    robots: Mapping[str, Any] | None = None  # Any: JSON values
+    #: For how long what is remembered is known to be right (seconds).
+    fresh_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +132,15 @@ class Outcome:
     contiguous: bool = False
     #: The host asked to be left alone for this long (seconds).
     retry_after_s: float | None = None
+    #: There will be nothing new for this long (seconds).
+    fresh_s: float = 0.0
+    #: Whether any server answered, and whether the run failed because none did.
+    reached: bool = False
+    unreachable: bool = False
+    #: Status that the run failed with, where a server gave one.
+    status: int | None = None
+    #: Where the target's address leads by permanent redirects alone; empty when it does not.
+    moved_to: str = ""
 
 
 def json_ready(value: Any) -> Any:  # Any: the shape of JSON has no closed type

@@ -16,27 +16,32 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from email.utils import formatdate
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from a2wsgi.wsgi import build_environ
-from flask import Flask, Response
 from uvicorn.server import ServerState
 
 from config import Settings
 from errors import BadRequest, Draining
 from web import streams
+from web.accepting import Acceptor, listen
 from web.answers import Answer, error_answer
 from web.connection import Connection
-from web.contract import Operation, path_id
 from web.exchange import ClientGone, Exchange, Message, Receive, Send
 from web.gate import Gate
+from web.memo import Memo, Recipe
 from web.protocols import ServiceLike
-from web.status import healthz, readyz, status_call
+from web.status import StatusCall, StatusCalls, healthz, held_page, readyz, status_answer
 from web.streams import Streams
 from web.waiting import Places, Waiters
+
+if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
+    from werkzeug.wrappers import Response
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +49,6 @@ log = logging.getLogger(__name__)
 THREADS = 24
 #: Threads that read a status which is not on the board (count).
 STATUS_THREADS = 4
-#: Connections that wait to be accepted.
-BACKLOG = 2048
 #: Least time between two looks at what clients wait for (seconds); changes in between are seen by the second.
 WAKE_INTERVAL_S = 0.02
 TICK_S = 0.5
@@ -60,7 +63,7 @@ class Door:
 
     def __init__(
         self,
-        app: Flask,
+        app: WSGIApplication | Future[WSGIApplication],
         service: ServiceLike,
         gate: Gate,
         loop: asyncio.AbstractEventLoop,
@@ -69,12 +72,10 @@ class Door:
         body_timeout_s: float,
         comment_interval_s: float,
     ) -> None:
-        self._flask, self._service, self._gate, self._loop = app, service, gate, loop
+        self._app, self._service, self._gate, self._loop = app, service, gate, loop
         self._body_timeout_s = body_timeout_s
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="http")
-        self._status_calls = {
-            path: Operation("GET", path) for path in ("/api/scrape-status", "/api/targets/{id}/status")
-        }
+        self._status_call = StatusCalls()
         self._places = Places(max_waiters)
         #: Of its own: no number of slow writes keeps a status from being read.
         self._status_pool = ThreadPoolExecutor(STATUS_THREADS, thread_name_prefix="status")
@@ -91,6 +92,7 @@ class Door:
             if answer is None:
                 return
         except ClientGone:
+            exchange.turn.heed()
             return
         except asyncio.CancelledError:  # the stop has waited long enough
             answer = error_answer(Draining("the daemon is stopping", hint="ask again in a few seconds"))
@@ -106,28 +108,27 @@ class Door:
             if exchange.path == streams.PATH:
                 await self._streams.serve(exchange, self._gate.cors(exchange.text(b"origin")))
                 return None
-            answer = await self._at_the_door(exchange)
-            if answer is not None:
-                return answer
+            call = self._status_call(exchange.path, exchange.query)
+            if call is not None:
+                return self._held(exchange, call) or await self._waiters.status(exchange, call)
+            if exchange.path == "/healthz":
+                return healthz(self._service)
+            if exchange.path == "/readyz":
+                return readyz(self._service)
         await self._hand_on(exchange)
         return None
 
-    async def _at_the_door(self, exchange: Exchange) -> Answer | None:
-        """Answer from memory; None: Flask is to answer."""
-        path = exchange.path
-        if path == "/api/scrape-status":
-            args = self._status_calls[path].read_query(exchange.query)
-            return await self._waiters.status(exchange, status_call(args))
-        if path == "/healthz":
-            return healthz(self._service)
-        if path == "/readyz":
-            return readyz(self._service)
-        if path.startswith("/api/targets/") and path.endswith("/status"):
-            target_id = path_id(path[len("/api/targets/") : -len("/status")])
-            if target_id is not None:
-                args = self._status_calls["/api/targets/{id}/status"].read_query(exchange.query)
-                return await self._waiters.status(exchange, status_call(args | {"id": target_id}))
-        return None
+    def _held(self, exchange: Exchange, call: StatusCall) -> Answer | None:
+        """Answer a call that does not wait from the board, and from the memo when it comes again; None: it is to wait.
+
+        None also when the board does not hold the page.
+        """
+        page = None if call.wait_s else held_page(self._service, call)
+        if page is None:
+            return None
+        tags, more = exchange.tags(), self._gate.cors(exchange.text(b"origin"))
+        exchange.keep(Recipe(self._service, call, tags=tags, head=exchange.method == "HEAD", more=more))
+        return status_answer(page, tags)
 
     async def _hand_on(self, exchange: Exchange) -> None:
         """Read the body whole, then let Flask answer on a thread."""
@@ -138,11 +139,18 @@ class Door:
         environ = cast(dict[str, Any], made)  # Any: WSGI's own idea
         environ["CONTENT_LENGTH"] = str(len(body))
         environ.pop("HTTP_TRANSFER_ENCODING", None)  # it is whole now
-        flask = self._flask
-        done = await self._loop.run_in_executor(self._pool, lambda: Response.from_app(flask, environ, buffered=True))
+        done = await self._loop.run_in_executor(self._pool, self._call, environ)
         headers = [(n.lower().encode("latin-1"), v.encode("latin-1")) for n, v in done.headers]
         await exchange.begin(done.status_code, headers)
         await exchange.write(done.get_data(), more=False)
+
+    def _call(self, environ: dict[str, Any]) -> Response:  # Any: WSGI's own idea
+        app = self._app.result() if isinstance(self._app, Future) else self._app
+        from werkzeug.wrappers import (
+            Response,  # after the app, which has loaded it: two threads must not load it at once
+        )
+
+        return Response.from_app(app, environ, buffered=True)
 
     # -- changes --
 
@@ -182,7 +190,7 @@ class HttpServer:
 
     def __init__(
         self,
-        app: Flask,
+        app: WSGIApplication | Future[WSGIApplication],
         service: ServiceLike,
         settings: Settings,
         *,
@@ -196,6 +204,7 @@ class HttpServer:
         """Nothing is opened yet.
 
         Args:
+            app: What the door hands on to; it may come after the port is open.
             listener: A listening socket that was passed to us (socket activation); None: open one.
             head_timeout_s: From the first byte, or the opening, to a complete head.
             body_timeout_s: From the head to a complete body.
@@ -212,11 +221,11 @@ class HttpServer:
         self._ticked_at = time.monotonic()
         self._ready, self._failed = threading.Event(), False
         self._thread: threading.Thread | None = None
-        self._connections = ServerState()
+        self._connections, self._memo = ServerState(), Memo()
 
     def start(self) -> None:
         """Open the port and answer. Raises OSError when the port is taken or the address is not ours."""
-        listener = self._given or _listen(self._settings.host, self._settings.port)
+        listener = self._given or listen(self._settings.host, self._settings.port)
         self.port = listener.getsockname()[1]
         self._loop = _new_loop()
         self._stop_asked = asyncio.Event()
@@ -269,18 +278,17 @@ class HttpServer:
     async def _serve(self, listener: socket.socket) -> None:
         config = self._config()
         config.load()
-        server = await self._loop.create_server(
-            lambda: Connection(config, self._connections, **self._limits),
-            sock=listener,
-            backlog=BACKLOG,
+        acceptor = Acceptor(
+            listener, self._loop, lambda: Connection(config, self._connections, self._memo, **self._limits)
         )
+        acceptor.open()
         unsubscribe = self._service.board.subscribe(self._door.changed)
         self._tick()
         self._ready.set()
         try:
             await self._stop_asked.wait()
         finally:
-            server.close()
+            await acceptor.close()
             unsubscribe()
             await self._finish()
 
@@ -328,22 +336,6 @@ async def _until(condition: Callable[[], bool], within_s: float) -> None:
         if condition():
             return
         await asyncio.sleep(0.01)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Open the port; the first address of a name that has several."""
-    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-        0
-    ]
-    listener = socket.socket(family, kind, proto)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)  # here and not on the loop: two sockets can be bound, one can listen
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -12,20 +12,20 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import requests
 
-from benchmarks.common import cpu_s, free_port, rss_mb, start_daemon
+from benchmarks.common import begin, cpu_s, free_port, gleand, rss_mb, table
 
 YEAR_S = 365 * 86400.0
 
 
 def fill(home: Path, count: int) -> None:
     """Make a database with that many idle targets."""
-    daemon, _ = start_daemon(home)
-    daemon.terminate()
-    daemon.wait(20)
+    with gleand(home):
+        pass
     columns = "source, handle, url, host, schedule, state, added_at, due_at"
     with sqlite3.connect(home / "data" / "gleand.db") as conn:
         now = time.time()
@@ -51,26 +51,19 @@ def measure(count: int, idle_s: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="gleand-bench-") as name:
         home = Path(name)
         fill(home, count)
-        began = time.monotonic()
-        daemon, url = start_daemon(home)
-        first = time.monotonic() - began
-        try:
+        with gleand(home) as daemon, requests.Session() as http:
             time.sleep(2.0)  # the nursery has loaded
             used = cpu_s(daemon.pid)
             time.sleep(idle_s)
             used = cpu_s(daemon.pid) - used
             memory = rss_mb(daemon.pid)
-            with requests.Session() as http:
-                claims = _claims(http, url)
-        finally:
-            daemon.terminate()
-            daemon.wait(20)
+            claims = _claims(http, daemon.url)
     return {
         "targets": count,
-        "first_answer_s": round(first, 2),
-        "idle_cpu_percent": round(100 * used / idle_s, 2),
-        "rss_mb": round(memory, 1),
-        "ask_to_ended_ms": claims,
+        "first answer s": daemon.first_answer_s,
+        "idle CPU %": 100 * used / idle_s,
+        "RSS MB": memory,
+        "asked to ended ms": claims,
     }
 
 
@@ -89,7 +82,7 @@ def _claims(http: requests.Session, url: str) -> float:
             etag = response.headers["ETag"]
             status = response.json() if response.status_code == 200 else status
         took.append(time.monotonic() - began)
-    return round(1000 * sorted(took)[len(took) // 2], 1)
+    return 1000 * median(took)
 
 
 def bare_start() -> float:
@@ -105,9 +98,9 @@ def main() -> None:
     parser.add_argument("--targets", type=int, nargs="*", default=[0, 100, 100_000])
     parser.add_argument("--idle-s", type=float, default=10.0)
     args = parser.parse_args()
-    print("an interpreter alone starts in", bare_start(), "s")
-    for count in args.targets:
-        print(measure(count, args.idle_s), flush=True)
+    begin(__doc__)
+    print("an interpreter alone starts in", bare_start(), "s\n")
+    table([measure(count, args.idle_s) for count in args.targets])
 
 
 if __name__ == "__main__":

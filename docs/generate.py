@@ -11,13 +11,14 @@ import io
 import tokenize
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
-from config import ENV_PREFIX, MIB, Settings
+from config import ENV_PREFIX, KINDS, MIB, Settings
 from fsm.guards import GUARDS
 from fsm.machine import mermaid
 from fsm.states import EDGES, State, Trigger
 from gleand import __version__
+from kinds import limits
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Pages with generated parts, relative to the root.
@@ -47,7 +48,7 @@ def comments() -> dict[str, str]:
     return found
 
 
-def _number(value: Any) -> str:  # Any: a limit or a default, as pydantic holds it
+def _number(value: Any) -> str:  # Any: a default
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int) and value >= MIB and value % MIB == 0:
@@ -56,32 +57,21 @@ def _number(value: Any) -> str:  # Any: a limit or a default, as pydantic holds 
 
 
 def _default(name: str) -> str:
-    field = Settings.model_fields[name]
     if name in _DEFAULTS:
         return _DEFAULTS[name]
-    value = field.default_factory() if field.default_factory else field.default  # type: ignore[call-arg]  # pydantic allows two forms
+    value = getattr(Settings(), name)
     if value is None or value in ("", (), {}):
         return "none"
     return f"`{_number(value).replace(__version__, 'VERSION')}`"
-
-
-def _limits(name: str) -> str:
-    """What a value may be, in words; empty where the type says it all."""
-    field = Settings.model_fields[name]
-    if get_origin(field.annotation) is Literal:
-        return "one of " + ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
-    words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-    bounds = [(word, getattr(rule, key, None)) for rule in field.metadata for key, word in words.items()]
-    return ", ".join(f"{word} {int(bound)}" for word, bound in bounds if bound is not None)
 
 
 def settings_table() -> str:
     """Every setting: name, variable, default, limits, meaning with its unit."""
     meaning = comments()
     lines = ["| setting | default | limits | meaning |", "|---|---|---|---|"]
-    for name in Settings.model_fields:
+    for name in KINDS:
         variable = ENV_PREFIX + name.upper()
-        lines.append(f"| `{name}`<br>`{variable}` | {_default(name)} | {_limits(name)} | {meaning[name]} |")
+        lines.append(f"| `{name}`<br>`{variable}` | {_default(name)} | {limits(KINDS[name])} | {meaning[name]} |")
     return "\n".join(lines)
 
 

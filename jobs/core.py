@@ -19,6 +19,8 @@ from errors import LostRace, NotFound, Refused
 from fsm.guards import Facts
 from fsm.machine import Step, fire
 from fsm.states import State, Trigger
+from jobs.hosts import Hosts
+from jobs.network import Network
 from jobs.snapshot import Board
 from model import Order
 from store import queries
@@ -31,6 +33,7 @@ class PoolLike(Protocol):
     """What the service needs of the pool."""
 
     def free(self) -> int: ...
+    def answer(self, token: int, message: dict[str, Any]) -> None: ...  # Any: JSON values
     def reserve(self, n: int) -> list[int]: ...
     def release(self, slot: int) -> None: ...
     def hand_over(self, slot: int, order: Order) -> None: ...
@@ -90,13 +93,17 @@ class Core:
     live: dict[int, Live] = field(default_factory=dict)
     #: Targets that are being removed, and by how many: nothing starts them.
     removing: Counter[int] = field(default_factory=Counter)
-    #: Host and target of runs that ended before their processes did, by token.
-    leaving: dict[int, tuple[str, int]] = field(default_factory=dict)
+    #: robots.txt of hosts, newest last: when it was read (monotonic), status, text.
+    robots: dict[str, tuple[float, int, str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     board: Board = field(init=False)
+    hosts: Hosts = field(init=False)
+    network: Network = field(init=False)
 
     def __post_init__(self) -> None:
         self.board = Board(self)
+        self.hosts = Hosts(self.clock, lambda: self.settings)
+        self.network = Network(self.clock)
 
     def worker_of(self, target_id: int) -> str:
         """`none`, `running` or `stopping`."""
@@ -161,10 +168,8 @@ class Core:
 
     def stop_worker(self, token: int) -> None:
         """Effect: the run's token is revoked; now its worker is stopped."""
-        live = self.live.pop(token, None)
+        self.live.pop(token, None)
         if self.pool is not None:
-            if live is not None:
-                self.leaving[token] = (live.host, live.order.target.id)
             self.pool.revoke(token)
 
     def entry(

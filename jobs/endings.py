@@ -13,18 +13,20 @@ from datetime import datetime, timedelta, tzinfo
 from errors import LostRace, Refused, Unusable
 from fsm.machine import Step, fire
 from fsm.states import State, Trigger
-from jobs import schedules, sweeps
+from jobs import backoff, schedules, sweeps
 from jobs.core import Core
 from jobs.views import View, iso
 from model import Outcome
-from sources.urls import host_of, normalise_url
+from sources.urls import host_of, is_http, normalise_url
 from store import queries
-from store.posts import Kept, keep_all
+from store.posts import Find, Kept, keep_all
 from store.queries import TargetRow, Values
 from store.writer import Tx
 
 log = logging.getLogger(__name__)
 
+#: Permanent redirects to the same address in a row that change a target's own (count).
+MOVED_TIMES = 3
 #: Columns of a target that belong to its last run; a reset clears them.
 RUN_COLUMNS = ("started_at", "deadline_at", "last_heartbeat", "last_progress_at", "error", "reason", "progress")
 #: Columns that an ending writes; those it does not change are written as they are, so that one statement fits all.
@@ -40,6 +42,11 @@ _WRITTEN = (
     "display_name",
     "url",
     "host",
+    "fresh_until",
+    "moved_to",
+    "moved_times",
+    "paused_until",
+    "paused_why",
 )
 
 
@@ -118,11 +125,11 @@ class Endings:
     def abandon(self, tx: Tx, target_id: int, how: Ending) -> None:
         """End a run with as little as possible, when all that belongs to an ending cannot be stored.
 
-        Left out: posts, the next regular turn (it is due in BACKOFF_CAP_S), the host.
+        Left out: posts, the next regular turn (it is due in backoff_cap_s), the host.
         """
         core, now = self._core, self._core.clock.now()
         row = core.row(tx, target_id)
-        later = now + timedelta(seconds=schedules.BACKOFF_CAP_S)
+        later = now + timedelta(seconds=float(core.settings.backoff_cap_s))
         values = {"error": how.error, "reason": how.reason, "progress": None, "asked": False, "due_at": later}
         facts = replace(core.facts(row, claimed_token=row.token), overdue=True, owner_gone=True)
         step = core.move(tx, row, how.trigger, facts, actor=how.actor, reason=how.error, values=values)
@@ -143,8 +150,8 @@ class Endings:
 
     def _write(self, tx: Tx, taken: Sequence[_Taken], now: datetime) -> None:
         core = self._core
-        found = [(one.row.id, one.how.outcome.posts) for one in taken if _completes(one) and one.how.outcome]
-        kept = dict(zip((target_id for target_id, _ in found), keep_all(tx.conn, found, now=now), strict=True))
+        finds = [_find(one.row.id, one.how.outcome) for one in taken if _completes(one) and one.how.outcome]
+        kept = dict(zip((find.target_id for find in finds), keep_all(tx.conn, finds, now=now), strict=True))
         moves = [self._columns(one, kept.get(one.row.id), now) for one in taken]
         if not queries.step(tx.conn, [one.row for one in taken], moves):
             raise LostRace("somebody else closed this run first", refused_by="holds_token")
@@ -200,24 +207,36 @@ class Endings:
         if how.trigger is Trigger.RESET:
             values |= dict.fromkeys(RUN_COLUMNS)
         if kept is not None and how.outcome is not None:
-            values |= {"last_scraped": now, "post_count": row.post_count + kept.new} | _learnt(row, how.outcome)
+            values |= {"last_scraped": now, "post_count": row.post_count + kept.new} | _learnt(row, how.outcome, now)
         return values | self._next_turn(row, how, now)
 
     def _next_turn(self, row: TargetRow, how: Ending, now: datetime) -> Values:
         regular = self.next_time(row.schedule, now)
         if how.trigger is Trigger.INTERRUPT:
-            wait = 0.0 if row.interrupted < 1 else schedules.backoff_s(row.interrupted)
+            wait = (
+                0.0
+                if row.interrupted < 1
+                else backoff.backoff_s(row.interrupted, cap_s=float(self._core.settings.backoff_cap_s))
+            )
             values: Values = {"due_at": now + timedelta(seconds=wait), "interrupted": row.interrupted + 1}
             # What a client asked for goes on the queue again, so that asking twice stays refused.
             return values | ({"requested_at": now, "request_rank": 0} if row.asked and not wait else {})
         if how.trigger in (Trigger.COMPLETE, Trigger.RESET):
-            return {"due_at": regular, "attempt": 0, "interrupted": 0}
-        due = regular
-        if regular is not None:
-            due = max(regular, now + timedelta(seconds=schedules.backoff_s(row.attempt + 1)))
-            if how.outcome is not None and how.outcome.retry_after_s:
-                due = max(due, now + timedelta(seconds=how.outcome.retry_after_s))
-        return {"due_at": due, "attempt": row.attempt + 1, "interrupted": 0}
+            fresh_s = 0.0 if how.outcome is None else how.outcome.fresh_s
+            due = None if regular is None else max(regular, now + timedelta(seconds=fresh_s))
+            return {"due_at": due, "attempt": 0, "interrupted": 0}
+        failed = backoff.after_failure(
+            row.attempt,
+            how.outcome,
+            cap_s=float(self._core.settings.backoff_cap_s),
+            network_is_down=self._core.network.is_down,
+        )
+        values = {"attempt": failed.attempt, "interrupted": 0}
+        due = None if regular is None else now + timedelta(seconds=failed.wait_s)
+        values["due_at"] = due if due is None or regular is None or failed.sooner else max(regular, due)
+        if failed.pause_why and regular is not None:
+            values |= {"paused_until": values["due_at"], "paused_why": failed.pause_why}
+        return values
 
     def next_time(self, schedule: str, after: datetime) -> datetime | None:
         """When a schedule fires next, in the time zone of the settings."""
@@ -228,21 +247,22 @@ class Endings:
         return schedules.zone_of(self._core.settings.timezone)
 
     def _hosts_wait(self, tx: Tx, taken: Sequence[_Taken], now: datetime) -> None:
-        waits: list[Values] = []
-        asked_any = False
+        """Keep what a scraper of the user's own was told; a session of ours told it at once (runs.said)."""
         for one in taken:
-            wait, why = float(self._core.settings.host_delay_s), "delay between two requests"
             asked = one.how.outcome.retry_after_s if one.how.outcome is not None else None
-            if asked and asked > wait:
-                wait, why = asked, "the host asked to wait (Retry-After)"
-            if one.row.host and wait > 0:
-                until = now + timedelta(seconds=wait)
-                waits.append({"host": one.row.host, "next_allowed_at": until, "reason": why})
-                asked_any = asked_any or bool(asked)
-        if waits:
-            queries.block_hosts(tx.conn, waits)
-        if asked_any:
-            sweeps.give_up_on_hosts(self._core, tx)
+            if asked and one.row.host and one.how.outcome and not one.how.outcome.error_is_ours:
+                self.host_asked(tx, one.row.host, asked, "the host asked to wait (Retry-After)", now)
+
+    def host_asked(self, tx: Tx, host: str, seconds: float, why: str, now: datetime) -> None:
+        """A host asked to be left alone for so long."""
+        self._core.hosts.block(host, seconds, why)
+        queries.block_host(tx.conn, host, until=now + timedelta(seconds=seconds), reason=why)
+        sweeps.give_up_on_hosts(self._core, tx)
+
+
+def _find(target_id: int, outcome: Outcome) -> Find:
+    whole = outcome.contiguous and not outcome.truncated
+    return Find(target_id=target_id, posts=outcome.posts, contiguous=whole)
 
 
 def _completes(one: _Taken) -> bool:
@@ -261,12 +281,14 @@ def _run(one: _Taken, kept: Kept | None, now: datetime) -> View:
         "posts_new": kept.new if kept else 0,
         "posts_edited": kept.edited if kept else 0,
         "truncated": outcome is not None and outcome.truncated,
+        "gap": kept is not None and kept.new == kept.seen > 0 and one.row.post_count > 0,
     }
 
 
-def _learnt(row: TargetRow, outcome: Outcome) -> Values:
+def _learnt(row: TargetRow, outcome: Outcome, now: datetime) -> Values:
     """What a completed run says about its target."""
-    values: Values = {}
+    fresh = now + timedelta(seconds=outcome.fresh_s) if outcome.fresh_s > 0 else None
+    values: Values = {"fresh_until": fresh, "paused_why": None} | _moving(row, outcome.moved_to)
     if outcome.remember is not None:
         values["remember"] = dict(outcome.remember)
     profile = outcome.profile
@@ -275,6 +297,17 @@ def _learnt(row: TargetRow, outcome: Outcome) -> Values:
     if profile is not None and profile.url:
         values |= _moved_to(profile.url)
     return values
+
+
+def _moving(row: TargetRow, url: str) -> Values:
+    """An address that leads elsewhere for ever is believed once it has said so MOVED_TIMES in a row."""
+    if not url or not is_http(row.handle):  # of an account, the address is the source's to know
+        return {"moved_to": None, "moved_times": 0}
+    times = row.moved_times + 1 if url == row.moved_to else 1
+    if times < MOVED_TIMES:
+        return {"moved_to": url[:2048], "moved_times": times}
+    log.info("target_moved target=%d", row.id)
+    return {"moved_to": None, "moved_times": 0} | _moved_to(url)
 
 
 def _moved_to(url: str) -> Values:

@@ -1,9 +1,10 @@
 """The pool: keeps worker processes, gives each one order at a time, and ends what is too long, to the second.
 
 One thread, one loop: pipes, deaths (pidfd), births (the nursery), commands from other threads, and timers; it never
-waits for a commit, a lock held over I/O, or a process. Workers are forked when an order needs one and end after a
-while without. What became of an order is told to the listener, on this thread; it must return at once. A little over
-the budget of lines: every state of a worker is here, and splitting them would hide the order in which things happen.
+waits for a commit, a lock held over I/O, or a process. The nursery and its workers start when an order needs one,
+and end after a while without. What became of an order is told to the listener, on this thread; it must return at once.
+Over the budget of lines: every state of a worker is here, and splitting them would hide the order in which things
+happen.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from clock import Clock
+from jobs.book import Book
 from jobs.nursery import Nursery
 from jobs.process import Child, Proc, adopt_orphans, children, reap_strangers, scan
 from jobs.protocol import Message, ProtocolError, order_to_dict, outcome_from_dict, post_from_dict
@@ -34,6 +36,8 @@ STUCK_S = 10.0
 CLOSED_S = 0.1
 #: A worker without an order for this long ends (seconds).
 IDLE_S = 60.0
+#: A nursery without a worker for this long ends (seconds).
+NURSERY_IDLE_S = 900.0
 #: How often /proc is looked at while a dead worker's group is not empty (seconds).
 BURIAL_S = 0.02
 #: How often orphans that belong to no worker are looked for (seconds).
@@ -51,6 +55,8 @@ class Listener(Protocol):
     def progressed(self, order: Order, text: str) -> None: ...
     def beat(self, order: Order) -> None: ...
     def late(self, order: Order) -> None: ...
+    def said(self, order: Order, message: Message) -> None: ...
+    def gone(self, order: Order) -> None: ...
     def freed(self) -> None: ...
 
 
@@ -111,22 +117,20 @@ class Pool:
         self._memory_bytes = memory_bytes
         self._clock = clock
         self._listener = listener
-        self._inbox: deque[tuple[str, int, Order | None]] = deque()
+        self._book = Book(listener.gone)
+        self._inbox: deque[tuple[str, int, Any]] = deque()  # Any: what the word before it needs
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_r, False)
         os.set_blocking(self._wake_w, False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_r, selectors.EVENT_READ, ("wake", None))
         self._nursery: Nursery | None = None
-        self._nursery_since = 0.0
+        self._nursery_since = self._nursery_used_at = 0.0
         self._nursery_failures = 0
-        self._changed = threading.Condition()
-        #: What other threads see, under the condition's lock.
+        self._lock = threading.Lock()
+        #: What other threads see too, under the lock.
         self._workers: dict[int, Worker] = {}
         self._reserved: set[int] = set()
-        self._tokens: dict[int, int] = {}
-        self._running: dict[int, int] = {}
-        self._stopping: dict[int, set[int]] = {}
         self._numbers = 0
         self._closing = False
         self._buried_at = 0.0
@@ -137,7 +141,7 @@ class Pool:
     # -- from any thread -----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread and the nursery; once."""
+        """Start the thread; once. The nursery, like the workers, is started when an order needs it."""
         adopt_orphans()
         self._thread.start()
 
@@ -150,7 +154,7 @@ class Pool:
 
     def free(self) -> int:
         """How many orders could be handed over now."""
-        with self._changed:
+        with self._lock:
             return len(self._free())
 
     def _free(self) -> list[int]:
@@ -158,8 +162,9 @@ class Pool:
         if self._closing:
             return []
         idle = [n for n, w in self._workers.items() if w.state == "idle" and n not in self._reserved]
-        if self._nursery is None or not self._nursery.ready:
-            return idle
+        nursery = self._nursery
+        if self._nursery_failures and (nursery is None or not nursery.ready):
+            return idle  # one that failed is to show first that it can
         now = self._clock.monotonic()
         stuck = sum(
             w.state in ("ending", "dead") and now - w.since > self._grace_s + STUCK_S for w in self._workers.values()
@@ -170,67 +175,55 @@ class Pool:
 
     def reserve(self, n: int) -> list[int]:
         """Keep up to n places for the caller, until `hand_over` or `release`."""
-        with self._changed:
+        with self._lock:
             taken = self._free()[:n]
             self._reserved.update(taken)
             self._numbers = max([self._numbers, *taken])
             return taken
 
     def _new_number(self) -> int:
-        with self._changed:
+        with self._lock:
             self._numbers += 1
             return self._numbers
 
     def release(self, slot: int) -> None:
         """Give a reservation back."""
-        with self._changed:
+        with self._lock:
             self._reserved.discard(slot)
 
     def hand_over(self, slot: int, order: Order) -> None:
         """Give an order to a reserved place; returns at once. The deadline counts from here."""
-        with self._changed:
-            self._running[order.target.id] = order.token
-            self._tokens[order.token] = order.target.id
+        self._book.enter(order)
         self._post("order", slot, order)
 
     def revoke(self, token: int) -> None:
         """Stop the worker that holds this token, if one does; returns at once."""
-        with self._changed:
-            target_id = self._tokens.get(token)
-            if target_id is None:
-                return
-            self._mark_stopping(target_id, token)
-        self._post("revoke", token, None)
+        if self._book.stop(token):
+            self._post("revoke", token)
+
+    def answer(self, token: int, message: Message) -> None:
+        """Send what the run of this token asked for; returns at once."""
+        self._post("answer", token, message)
 
     def worker_of(self, target_id: int) -> str:
         """`none`, `running` or `stopping` (its processes are not known to be gone)."""
-        if not self._tokens:
-            return "none"
-        with self._changed:
-            if self._stopping.get(target_id):
-                return "stopping"
-            return "running" if target_id in self._running else "none"
+        return self._book.worker_of(target_id)
 
     def holds(self, token: int) -> bool:
         """Whether a worker has this order, or is about to get it."""
-        with self._changed:
-            target_id = self._tokens.get(token)
-            return target_id is not None and self._running.get(target_id) == token
+        return self._book.holds(token)
 
     def wait_gone(self, target_id: int, timeout_s: float) -> bool:
         """Wait until no stopped worker of the target has a live process; False when it took too long."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._stopping.get(target_id), timeout_s)
+        return self._book.wait_gone(target_id, timeout_s)
 
     def wait_all_gone(self, timeout_s: float) -> bool:
         """Wait until no stopped worker has a live process; False when it took too long."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._stopping, timeout_s)
+        return self._book.wait_all_gone(timeout_s)
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until no worker has an order and none is stopping; False when it took too long."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._running and not self._stopping, timeout_s)
+        return self._book.wait_idle(timeout_s)
 
     def able(self) -> bool:
         """Whether workers can be started: the nursery did not fail several times in a row."""
@@ -242,11 +235,11 @@ class Pool:
 
     def pids(self) -> list[int]:
         """Process ids of the workers that have one."""
-        with self._changed:
+        with self._lock:
             return [w.child.pid for w in self._workers.values() if w.child.pid]
 
-    def _post(self, what: str, number: int, order: Order | None) -> None:
-        self._inbox.append((what, number, order))
+    def _post(self, what: str, number: int, more: Any = None) -> None:  # Any: what the word needs
+        self._inbox.append((what, number, more))
         self._wake()
 
     def _wake(self) -> None:
@@ -254,26 +247,6 @@ class Pool:
             os.write(self._wake_w, b"x")
         except (BlockingIOError, BrokenPipeError):
             return  # it is awake already, or has ended
-
-    def _mark_stopping(self, target_id: int, token: int) -> None:
-        """Under the lock: the target's processes are to be gone."""
-        if self._running.get(target_id) == token:
-            del self._running[target_id]
-        self._stopping.setdefault(target_id, set()).add(token)
-
-    def _forget(self, token: int) -> None:
-        """The order has no process any more."""
-        with self._changed:
-            target_id = self._tokens.pop(token, None)
-            if target_id is None:
-                return
-            if self._running.get(target_id) == token:
-                del self._running[target_id]
-            tokens = self._stopping.get(target_id, set())
-            tokens.discard(token)
-            if not tokens:
-                self._stopping.pop(target_id, None)
-            self._changed.notify_all()
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -305,9 +278,11 @@ class Pool:
                 self._leader_died(worker)
         self._tick = self._clock.monotonic()
         while self._inbox:
-            what, number, order = self._inbox.popleft()
-            if order is not None:
-                self._take(number, order)
+            what, number, more = self._inbox.popleft()
+            if what == "order":
+                self._take(number, more)
+            elif what == "answer":
+                self._answer(number, more)
             else:
                 self._revoked(number)
         self._timers()
@@ -316,7 +291,7 @@ class Pool:
     def _next_timer(self, now: float) -> float:
         """The next instant at which something is due (monotonic)."""
         until = now + 1.0
-        if self._nursery is None and not self._closing:
+        if self._nursery is None and self._nursery_failures and not self._closing:
             until = min(until, self._nursery_due())
         for worker in self._workers.values():
             job = worker.job
@@ -374,15 +349,21 @@ class Pool:
     # -- the nursery ---------------------------------------------------------------------------------------------
 
     def _keep_nursery(self) -> None:
-        """Start one where none is; one that failed is tried again later and later, up to every 10 s."""
+        """End one that is not needed; start one in place of one that failed, later and later, up to every 10 s."""
         now = self._clock.monotonic()
+        if self._workers:
+            self._nursery_used_at = now
         if self._nursery is not None:
             if not self._nursery.ready and now - self._nursery_since > READY_S:
                 self._lose_nursery()
-            return
-        if self._closing or now < self._nursery_due():
-            return
-        self._nursery_since = now
+            elif not self._workers and now - self._nursery_used_at > NURSERY_IDLE_S:
+                self._lose_nursery()
+                self._nursery_failures = 0
+        elif self._nursery_failures and not self._closing and now >= self._nursery_due():
+            self._start_nursery()
+
+    def _start_nursery(self) -> None:
+        self._nursery_since = self._nursery_used_at = self._clock.monotonic()
         try:
             self._nursery = Nursery()
         except OSError as exc:
@@ -423,6 +404,8 @@ class Pool:
 
     def _spawn(self, number: int) -> Worker | None:
         """Ask for a worker; None when there cannot be one now."""
+        if self._nursery is None and not self._nursery_failures:
+            self._start_nursery()
         if self._nursery is None:
             return None
         try:
@@ -438,7 +421,7 @@ class Pool:
             return None
         child.handed()
         worker = Worker(number=number, child=child, state="idle", since=self._clock.monotonic())
-        with self._changed:
+        with self._lock:
             self._workers[number] = worker
         self._selector.register(child.report_fd, selectors.EVENT_READ, ("report", worker))
         return worker
@@ -470,7 +453,7 @@ class Pool:
         if job is not None:
             if not job.revoked:
                 self._listener.died(job.order, worker.reason or reason)
-            self._forget(job.order.token)
+            self._book.forget(job.order.token)
         self._listener.freed()
 
     # -- orders --------------------------------------------------------------------------------------------------
@@ -479,7 +462,7 @@ class Pool:
         worker = self._workers.get(number)
         if not self.holds(order.token):  # revoked before it was handed over
             self.release(number)
-            self._forget(order.token)
+            self._book.forget(order.token)
             return
         if worker is not None and worker.state != "idle":  # it ended since it was reserved
             worker = None
@@ -490,14 +473,24 @@ class Pool:
         self.release(number)
         if worker is None:
             self._listener.died(order, "the worker process was gone before it got the order")
-            self._forget(order.token)
+            self._book.forget(order.token)
             return
         now = self._clock.monotonic()
         worker.job = Job(order=order, deadline=now + order.timeout_s, progressed=now)
         self._enter(worker, "busy")
         worker.scrapes += 1
+        self._send(worker, {"t": "order"} | order_to_dict(order))
+
+    def _answer(self, token: int, message: Message) -> None:
+        for worker in self._workers.values():
+            if worker.job is not None and worker.job.order.token == token and not worker.job.revoked:
+                self._send(worker, message)
+
+    def _send(self, worker: Worker, message: Message) -> None:
         try:
-            if not worker.child.send({"t": "order"} | order_to_dict(order)):  # larger than the pipe: as it is read
+            if worker.child.send(message):
+                return
+            if worker.child.order_fd not in self._selector.get_map():  # larger than the pipe: as it is read
                 self._selector.register(worker.child.order_fd, selectors.EVENT_WRITE, ("order", worker))
         except ProtocolError as exc:
             self._fail(worker, str(exc))
@@ -519,12 +512,11 @@ class Pool:
     def _revoked(self, token: int) -> None:
         for worker in self._workers.values():
             if worker.job is not None and worker.job.order.token == token:
-                with self._changed:
-                    self._mark_stopping(worker.job.order.target.id, token)
+                self._book.stop(token)
                 worker.job.revoked = True
                 self._end(worker, "the run was ended")
                 return
-        self._forget(token)
+        self._book.forget(token)
 
     # -- reports -------------------------------------------------------------------------------------------------
 
@@ -560,6 +552,8 @@ class Pool:
         elif kind == "progress":
             job.progressed = self._clock.monotonic()
             self._listener.progressed(job.order, str(message.get("text", ""))[:200])
+        elif kind in ("ask", "told", "robots"):
+            self._listener.said(job.order, message)
         elif kind == "posts":
             job.progressed = self._clock.monotonic()
             self._posts(job, message.get("posts"))
@@ -585,8 +579,7 @@ class Pool:
         self._listener.finished(job.order, outcome)
         job.posts = []
         if message.get("dirty") or self._left_behind(worker):
-            with self._changed:
-                self._mark_stopping(job.order.target.id, job.order.token)
+            self._book.stop(job.order.token)
             job.revoked = True
             self._end(worker, "its scrape left processes or threads behind")
             return
@@ -595,7 +588,7 @@ class Pool:
             self._retire(worker)
         else:
             self._enter(worker, "idle")
-        self._forget(job.order.token)
+        self._book.forget(job.order.token)
         self._listener.freed()
 
     def _left_behind(self, worker: Worker) -> bool:
@@ -616,7 +609,7 @@ class Pool:
     # -- processes -----------------------------------------------------------------------------------------------
 
     def _enter(self, worker: Worker, state: str) -> None:
-        with self._changed:
+        with self._lock:
             worker.state, worker.since = state, self._clock.monotonic()
 
     def _fail(self, worker: Worker, reason: str) -> None:
@@ -629,8 +622,7 @@ class Pool:
         """Tell that its run ended without a result, unless it is known to have ended."""
         job = worker.job
         if job is not None and not job.revoked:
-            with self._changed:
-                self._mark_stopping(job.order.target.id, job.order.token)
+            self._book.stop(job.order.token)
             job.revoked = True
             self._listener.died(job.order, reason)
 
@@ -687,12 +679,12 @@ class Pool:
         worker.child.reap_orphans(procs)
         worker.child.reap()
         if worker.job is not None:
-            self._forget(worker.job.order.token)
+            self._book.forget(worker.job.order.token)
         self._listener.freed()
 
     def _remove(self, worker: Worker) -> None:
         self._deafen(worker)
         self._unwatch_order(worker)
-        with self._changed:
+        with self._lock:
             self._workers.pop(worker.number, None)
             self._reserved.discard(worker.number)

@@ -7,12 +7,10 @@ import struct
 from datetime import UTC, datetime
 from typing import Any
 
-from model import FetchLimits, Order, Outcome, Post, Profile, Target, json_ready
+from model import MAX_WAIT_S, FetchLimits, Order, Outcome, Post, Profile, Target, json_ready
 
 #: Largest message (bytes).
 MAX_FRAME_BYTES = 1024 * 1024
-#: Longest wait that a host is granted (seconds).
-MAX_RETRY_AFTER_S = 7 * 86400.0
 #: Fields of a post that hold text, and how much of it is kept (characters).
 TEXT_FIELDS = {
     "native_id": 2048,
@@ -83,6 +81,41 @@ def order_from_dict(data: Message) -> Order:
     return Order(target=Target(**data["target"]), limits=FetchLimits(**data["limits"]), **rest)
 
 
+def _seconds(value: Any) -> float:  # Any: whatever a worker sent
+    """A number of seconds, at most MAX_WAIT_S; 0 for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return 0.0
+    return float(min(max(value, 0.0), MAX_WAIT_S))
+
+
+def told(data: Message) -> tuple[str, float, str]:
+    """What a run was told by a host: the host, for how long (seconds), and why. Raises ProtocolError."""
+    return _host(data), _seconds(data.get("wait_s")), storable(data.get("why"))[:200]
+
+
+def asked(data: Message) -> tuple[str, list[str]]:
+    """Which host a run wants to ask, and which ones it is done with. Raises ProtocolError."""
+    done = data.get("done")
+    if not isinstance(done, list):
+        raise ProtocolError("what a run is done with is not a list")
+    return _host(data), [storable(name) for name in done[:10]]
+
+
+def robots(data: Message) -> tuple[str, int, str, float]:
+    """A robots.txt: host, status, text, crawl-delay (seconds). Raises ProtocolError."""
+    status = data.get("status")
+    if isinstance(status, bool) or not isinstance(status, int):
+        raise ProtocolError("the status of a robots.txt is not a number")
+    return _host(data), status, storable(data.get("text"))[: 64 * 1024], _seconds(data.get("delay_s"))
+
+
+def _host(data: Message) -> str:
+    host = storable(data.get("host"))
+    if not 0 < len(host) <= 300:
+        raise ProtocolError("the name of a host is empty or too long")
+    return host
+
+
 def storable(value: object) -> str:
     """Text that every database and every JSON reader takes: no lone surrogates, no NUL. Raises ProtocolError."""
     if not isinstance(value, str):
@@ -134,6 +167,7 @@ def outcome_from_dict(data: Message, *, posts: tuple[Post, ...], truncated: bool
         raise ProtocolError("what to remember is not an object")
     if wait is not None and (isinstance(wait, bool) or not isinstance(wait, (int, float))):
         raise ProtocolError("retry_after_s is not a number")
+    status, moved_to = data.get("status"), data.get("moved_to")
     return Outcome(
         ok=ok,
         error=None if ok else storable(error or "the scraper gave no reason")[:500],
@@ -143,5 +177,10 @@ def outcome_from_dict(data: Message, *, posts: tuple[Post, ...], truncated: bool
         profile=profile_from_dict(data.get("profile")),
         truncated=truncated or bool(data.get("truncated")),
         contiguous=data.get("contiguous") is True,
-        retry_after_s=None if wait is None else float(min(max(wait, 0), MAX_RETRY_AFTER_S)),
+        retry_after_s=None if wait is None else float(min(max(wait, 0), MAX_WAIT_S)),
+        fresh_s=_seconds(data.get("fresh_s", 0.0)),
+        reached=data.get("reached") is True,
+        unreachable=data.get("unreachable") is True,
+        status=status if isinstance(status, int) else None,
+        moved_to=storable(moved_to)[:2048] if isinstance(moved_to, str) else "",
     )

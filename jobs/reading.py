@@ -85,9 +85,9 @@ class Reading:
         return Registry(
             default_source=st.default_source,
             handle_url=st.handle_url,
-            own=dict.fromkeys(st.scrapers, ""),
-            bases={},
-            enabled=(),
+            own=st.own_sources,
+            bases=st.source_bases,
+            enabled=st.enabled_sources,
         )
 
     def scrape_status(self, sweep_id: int | None = None) -> View:
@@ -247,15 +247,10 @@ class Reading:
         return view | {"members": members}
 
     def hosts(self, *, limit: int, cursor: str | None) -> View:
-        """Hosts that make us wait, and why."""
-        h = s.hosts.c
-        stmt = select(s.hosts).where(h.next_allowed_at > self._core.clock.now()).order_by(h.host).limit(limit + 1)
-        if cursor is not None:
-            stmt = stmt.where(h.host > cursor)
-        with self._connection() as conn:
-            rows = conn.execute(stmt).all()
-        shown = [{"host": r.host, "next_allowed_at": iso(r.next_allowed_at), "reason": r.reason} for r in rows[:limit]]
-        return {"hosts": shown, "next_cursor": rows[limit - 1].host if len(rows) > limit else None}
+        """Hosts that are in use or to be left alone: when each may be asked next, and why."""
+        found = [one for one in self._core.hosts.view() if cursor is None or one["host"] > cursor]
+        shown = [one | {"next_allowed_at": iso(one["next_allowed_at"])} for one in found[:limit]]
+        return {"hosts": shown, "next_cursor": shown[-1]["host"] if len(found) > limit else None}
 
     def sources(self) -> View:
         """The adapters there are."""

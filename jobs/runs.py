@@ -17,7 +17,10 @@ from errors import Refused, StoreUnavailable
 from fsm.states import State, Trigger
 from jobs.core import Core
 from jobs.endings import Ending, Endings
+from jobs.hosts import MAX_CRAWL_DELAY_S, Turn
+from jobs.protocol import Message, asked, robots, told
 from model import Order, Outcome
+from sources.urls import host_of
 from store import queries
 from store.writer import Tx
 
@@ -25,6 +28,8 @@ log = logging.getLogger(__name__)
 #: What no row has: a report that comes with it cannot win, even before the revocation is stored.
 NO_TOKEN = -1
 
+#: Files robots.txt of hosts that runs were led to, kept in memory (count).
+ROBOTS = 200
 #: Between two copies of heartbeats into the database (seconds).
 BEATS_S = 5.0
 
@@ -38,6 +43,7 @@ class Runs(Endings):
         self._lock = threading.Lock()
         self._pending: list[tuple[Order, Ending]] = []
         self._beats_at = 0.0
+        core.hosts.on_turn = self._answer
 
     # -- storing, now or later -----------------------------------------------------------------------------------
 
@@ -163,6 +169,10 @@ class Runs(Endings):
 
     def finished(self, order: Order, outcome: Outcome) -> None:
         """The worker reported a result."""
+        if outcome.reached:
+            self._core.network.answered()
+        elif outcome.unreachable and order.target.url:
+            self._core.network.unreachable(host_of(order.target.url))
         public = outcome.error if outcome.ok or outcome.error_is_ours else "the scraper reported an error"
         trigger = Trigger.COMPLETE if outcome.ok else Trigger.FAIL
         how = Ending(
@@ -209,6 +219,47 @@ class Runs(Endings):
         if live is not None:
             live.beat_at = self._core.clock.now()
             self._core.board.beat(now=self._core.clock.monotonic())
+
+    def said(self, order: Order, message: Message) -> None:
+        """What a run says of hosts: it asks for a turn, was told to wait, read a robots.txt."""
+        kind = message["t"]
+        if kind == "ask":
+            host, done = asked(message)
+            turn = self._core.hosts.ask(order.token, host, done=done)
+            if turn is not None:
+                self._answer(turn)
+        elif kind == "told":
+            host, wait_s, why = told(message)
+            now = self._core.clock.now()
+            self._core.hosts.block(host, wait_s, why)  # at once: others may be about to ask
+            self._core.writer.submit(lambda tx: self.host_asked(tx, host, wait_s, why, now))
+        else:
+            self._robots(*robots(message))
+
+    def _answer(self, turn: Turn) -> None:
+        """A turn for a run that asked, now or earlier."""
+        if self._core.pool is None:
+            return
+        told = {"t": "turn", "token": turn.token, "granted": turn.granted, "wait_s": turn.wait_s, "why": turn.why}
+        known = self._core.robots.get(turn.host)
+        if known is not None:
+            told["robots"] = {"status": known[1], "text": known[2], "age_s": self._core.clock.monotonic() - known[0]}
+        self._core.pool.answer(turn.token, told)
+
+    def _robots(self, host: str, status: int, text: str, delay_s: float) -> None:
+        core, now = self._core, self._core.clock.now()
+        core.hosts.crawl_delay(host, delay_s)
+        core.robots[host] = (core.clock.monotonic(), status, text)
+        while len(core.robots) > ROBOTS:
+            del core.robots[next(iter(core.robots))]
+        delay_s = min(delay_s, MAX_CRAWL_DELAY_S)
+        core.writer.submit(
+            lambda tx: queries.keep_robots(tx.conn, host, now=now, status=status, text=text, crawl_delay_s=delay_s)
+        )
+
+    def gone(self, order: Order) -> None:
+        """The order has no process any more."""
+        self._core.hosts.gone(order.token)
 
     def late(self, order: Order) -> None:
         """A report of a revoked run; it changes nothing and is journalled."""

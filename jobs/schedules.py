@@ -18,8 +18,8 @@ _EVERY = re.compile(r"every\s+(\d{1,6})\s*([smhd])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _HINT = "use 'every 15m', a crontab line such as '0 6 * * 1', or 'manual'"
-#: A failing target is asked again after a minute, then two, four, ... up to this (seconds).
-BACKOFF_CAP_S = 6 * 3600.0
+#: The longest that a failing target waits: a day in the slow lane, and its jitter (seconds).
+FAILING_MOST_S = 1.25 * 86400.0
 
 
 def _day_names(field: str) -> str:
@@ -118,12 +118,6 @@ def next_time(schedule: str, *, after: datetime, zone: tzinfo = UTC, spread: flo
 
 
 def latest(schedule: str, *, failing: bool, now: datetime, zone: tzinfo = UTC) -> datetime:
-    """The latest instant at which a target may be due: its next turn, or the ceiling of the backoff."""
+    """The latest instant at which a target may be due: its next turn, or the longest that a failing one waits."""
     regular = next_time(schedule, after=now, zone=zone, spread=1.0) or now
-    return max(regular, now + timedelta(seconds=BACKOFF_CAP_S * 1.25 if failing else 0.0))
-
-
-def backoff_s(failures: int, *, spread: float | None = None) -> float:
-    """Seconds to wait after that many failures in a row: exponential, jittered, capped; it never gives up."""
-    part = random.random() if spread is None else spread
-    return float(min(60.0 * 2 ** min(failures - 1, 16), BACKOFF_CAP_S) * (0.75 + 0.5 * part))
+    return max(regular, now + timedelta(seconds=FAILING_MOST_S if failing else 0.0))

@@ -7,6 +7,7 @@ once.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -22,12 +23,20 @@ from errors import GleandError, Refused, StoreUnavailable
 from fsm.machine import fire
 from fsm.states import State, Trigger
 from jobs.core import Core, Live
-from model import FetchLimits, Order, Target
+from model import MAX_FRESH_S, FetchLimits, Order, Target
 from store import queries
 from store.queries import TargetRow, Values
 from store.writer import Tx
 
 log = logging.getLogger(__name__)
+#: Waiting targets looked at beyond those that are wanted, at a time, and in one round (count).
+LOOK_AHEAD, LOOK_MOST = 30, 1000
+#: Waiting targets of a host that stay in sight while it is busy or will be free within SOON_S (count; seconds).
+FRONT, SOON_S = 2, 1.0
+#: Longest time that a target is deferred at once (seconds).
+DEFER_MOST_S = 300.0
+#: Hosts whose last deferral is remembered before old ones are forgotten (count).
+TAILS = 10_000
 
 
 class Claims:
@@ -36,6 +45,10 @@ class Claims:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._likely = True
+        #: Whether the last round stopped before it had looked at all that waits.
+        self.more = False
+        #: When the last of those deferred comes, by host and lane (monotonic).
+        self._tails: dict[tuple[str, int], float] = {}
 
     def _limits(self) -> FetchLimits:
         st = self._core.settings
@@ -47,6 +60,7 @@ class Claims:
             max_posts=st.max_posts_per_run,
             allow_private_networks=st.allow_private_networks,
             user_agent=st.user_agent + (f" (+{st.contact})" if st.contact else ""),
+            respect_robots=st.respect_robots,
         )
 
     def claim(self) -> int:
@@ -55,19 +69,20 @@ class Claims:
         if pool is None or not self._core.ready or self._core.draining:
             return 0
         slots = pool.reserve(pool.free())
+        begun: list[int] = []
         asked: Future[list[int]] | None = None
         try:
             if slots and (self._likely or self._anything_due()):
-                asked = self._core.writer.submit(lambda tx: self._claim(tx, slots))
+                asked = self._core.writer.submit(lambda tx: self._claim(tx, slots, begun))
                 self._likely = bool(self._core.writer.wait(asked, timeout_s=30.0))
         finally:
             if asked is None or asked.done():
-                self._release(slots, asked)
+                self._release(slots, begun, asked)
             else:  # it has begun, and may still be stored
-                asked.add_done_callback(partial(self._release, slots))
+                asked.add_done_callback(partial(self._release, slots, begun))
         return 0 if asked is None else len(asked.result())
 
-    def _release(self, slots: list[int], asked: Future[list[int]] | None) -> None:
+    def _release(self, slots: list[int], begun: list[int], asked: Future[list[int]] | None) -> None:
         """Give back what was not handed over; all of it when the claim was not stored."""
         assert self._core.pool is not None
         stored = asked is not None and not asked.cancelled() and asked.exception() is None
@@ -75,55 +90,94 @@ class Claims:
         for slot in slots:
             if slot not in used:
                 self._core.pool.release(slot)
+        if not stored:
+            self._let_go(begun)
+
+    def _let_go(self, begun: list[int]) -> None:
+        """What a claim took of the hosts' places was for nothing."""
+        while begun:
+            self._core.hosts.gone(begun.pop())
 
     def _anything_due(self) -> bool:
         """A read before the write: an idle daemon commits nothing."""
-        now, full, skip = self._core.clock.now(), self._full(), self._skip()
         try:
             with self._core.engine.connect() as conn:
-                return bool(queries.due(conn, now=now, full=full, skip=skip, limit=1))
+                return bool(queries.waiting(conn, now=self._core.clock.now(), skip=self._skip(), limit=1))
         except SQLAlchemyError as exc:
             raise StoreUnavailable("the database could not be read") from exc
-
-    def _full(self) -> set[str]:
-        """Hosts that have as many runs as they may."""
-        return {host for host, n in self._inflight().items() if n >= self._core.settings.host_concurrency}
-
-    def _inflight(self) -> dict[str, int]:
-        """Runs per host, those included whose worker is still stopping."""
-        core = self._core
-        for token, (_, target_id) in list(core.leaving.items()):
-            if core.worker_of(target_id) == "none":
-                core.leaving.pop(token, None)
-        hosts = [live.host for live in list(core.live.values())] + [host for host, _ in list(core.leaving.values())]
-        return dict(Counter(host for host in hosts if host))
 
     def _skip(self) -> set[int]:
         """Targets whose last run is not over for us yet, and those that are being removed."""
         return {live.order.target.id for live in list(self._core.live.values())} | set(self._core.removing)
 
-    def _claim(self, tx: Tx, slots: list[int]) -> list[int]:
-        """Claim for as many places as can be; returns those that are used."""
-        core, now = self._core, self._core.clock.now()
-        inflight, full, skip = self._inflight(), self._full(), self._skip()
-        chosen: list[TargetRow] = []
-        while len(chosen) < len(slots):
-            rows = queries.due(tx.conn, now=now, full=full, skip=skip, limit=len(slots) - len(chosen))
-            if not rows:
-                break
-            for row in rows:
-                skip.add(row.id)
-                if row.host in full or core.worker_of(row.id) != "none":
-                    continue
-                if row.host:
-                    inflight[row.host] = inflight.get(row.host, 0) + 1
-                    if inflight[row.host] >= core.settings.host_concurrency:
-                        full.add(row.host)
-                chosen.append(row)
-        started = self._start(tx, chosen, now) if chosen else []
+    def _claim(self, tx: Tx, slots: list[int], begun: list[int]) -> list[int]:
+        """Claim for as many places as can be; returns those that are used. `begun` gets tokens that took a host."""
+        self._let_go(begun)  # of an attempt that was undone
+        now = self._core.clock.now()
+        ids = self._choose(tx, len(slots), now)
+        rows = {row.id: row for row in tx.conn.execute(queries.TARGETS, {"b_ids": ids})} if ids else {}
+        started = self._start(tx, [rows[one] for one in ids if one in rows], now) if ids else []
+        for live in started:
+            if live.host:
+                self._core.hosts.begin(live.host, live.order.token)
+                begun.append(live.order.token)
         pairs = list(zip(slots, started, strict=False))
         tx.after(lambda: self._hand_over(pairs))
         return [slot for slot, _ in pairs]
+
+    # -- whose turn it is ----------------------------------------------------------------------------------------
+
+    def _choose(self, tx: Tx, most: int, now: datetime) -> list[int]:
+        """Ids of targets that may start, best first.
+
+        Those whose host makes them wait are passed over; when there are many of a host, all but the first few are
+        deferred, so that no later round looks at them again before their time.
+        """
+        chosen: list[int] = []
+        taken: Counter[str] = Counter()
+        skip, looked, self.more = self._skip(), 0, False
+        while len(chosen) < most:
+            rows = queries.waiting(tx.conn, now=now, skip=skip, limit=most - len(chosen) + LOOK_AHEAD)
+            if looked >= LOOK_MOST and rows:
+                self.more = True  # the rest in the next round: other writes must not wait for long
+            if not rows or self.more:
+                break
+            passed: dict[tuple[str, int], list[int]] = {}
+            for row in rows:
+                if len(chosen) == most:
+                    break
+                looked += 1
+                skip.add(row.id)
+                if row.paused_until is not None and row.paused_until > now and not row.request_forced:
+                    tx.conn.execute(queries.DEFER, {"b_id": row.id, "b_until": row.paused_until})
+                elif row.host and self._core.hosts.wait_s(row.host, beside=taken[row.host]) > 0:
+                    passed.setdefault((row.host, row.lane), []).append(row.id)
+                elif self._core.worker_of(row.id) == "none":
+                    chosen.append(row.id)
+                    taken[row.host] += 1
+            self._defer(tx, passed, taken, now)
+        return chosen
+
+    def _defer(self, tx: Tx, passed: dict[tuple[str, int], list[int]], taken: Counter[str], now: datetime) -> None:
+        """Put off targets of hosts that make them wait, each to about when its host will have come to it."""
+        hosts, mono, deferred = self._core.hosts, self._core.clock.monotonic(), []
+        for key, ids in passed.items():
+            wait, pace = hosts.wait_s(key[0], beside=taken[key[0]]), hosts.pace_s(key[0])
+            soon = wait == math.inf or wait <= SOON_S
+            tail = max(self._tails.get(key, 0.0), mono + (0.0 if wait == math.inf else wait))
+            for number, target_id in enumerate(ids):
+                if soon and number < FRONT:
+                    continue
+                until = min(tail, mono + DEFER_MOST_S)
+                tail = min(tail + pace, mono + DEFER_MOST_S)
+                deferred.append({"b_id": target_id, "b_until": now + timedelta(seconds=until - mono)})
+            self._tails[key] = tail
+        if deferred:
+            tx.conn.execute(queries.DEFER, deferred)
+        if len(self._tails) > TAILS:
+            self._tails = {key: at for key, at in self._tails.items() if at > mono}
+
+    # -- starting ------------------------------------------------------------------------------------------------
 
     def _start(self, tx: Tx, rows: list[TargetRow], now: datetime) -> list[Live]:
         """Move targets to RUNNING: the same step for each, and each statement once for all."""
@@ -133,13 +187,14 @@ class Claims:
         waiting: dict[int, set[int]] = {}
         for sweep_id, target_id in tx.conn.execute(queries.SWEEPS_OF, {"b_ids": [row.id for row in rows]}):
             waiting.setdefault(target_id, set()).add(sweep_id)
+        robots = self._robots(tx, rows, now)
         for number, row in enumerate(rows):
             try:
                 step = fire(State(row.state), Trigger.START, core.facts(row), force=row.request_forced)
             except Refused:
                 continue  # paused, or its old worker came back to life, since the query
             token = first + 2 * number
-            live = self._live(row, token, now, waiting.get(row.id, set()))
+            live = self._live(row, token, now, waiting.get(row.id, set()), robots.get(row.host))
             moves.append((row, self._columns(row, token, live)))
             runs.append(self._run(row, token, live))
             asked = row.requested_at is not None
@@ -155,7 +210,21 @@ class Claims:
         tx.conn.execute(queries.ADD_JOURNAL, journal)
         return lives
 
-    def _live(self, row: TargetRow, token: int, now: datetime, sweeps: set[int]) -> Live:
+    def _robots(self, tx: Tx, rows: list[TargetRow], now: datetime) -> dict[str, Values]:
+        """What is known of the robots.txt of their hosts."""
+        if not self._core.settings.respect_robots:
+            return {}
+        found = tx.conn.execute(queries.ROBOTS_OF, {"b_hosts": list({row.host for row in rows if row.host})})
+        return {
+            row.host: {
+                "status": row.robots_status,
+                "text": row.robots_text,
+                "age_s": max(0.0, (now - row.robots_at).total_seconds()),
+            }
+            for row in found
+        }
+
+    def _live(self, row: TargetRow, token: int, now: datetime, sweeps: set[int], robots: Values | None) -> Live:
         core, st = self._core, self._core.settings
         timeout_s = float(row.timeout_s or st.scrape_timeout_s)
         target = Target(
@@ -168,6 +237,9 @@ class Claims:
             timeout_s=timeout_s,
             stall_timeout_s=min(float(st.stall_timeout_s), timeout_s),
             limits=self._limits(),
+            robots=robots,
+            fresh_s=self._fresh_s(row, now),
+            options=st.options_of(row.source),
             scraper=st.scrapers.get(row.source),
             scraper_path=str(Path(st.scraper_path).resolve()) if st.scraper_path else None,
         )
@@ -183,6 +255,12 @@ class Claims:
             sweeps=sweeps,
         )
 
+    def _fresh_s(self, row: TargetRow, now: datetime) -> float:
+        """For how long the site has said there is nothing new; an operator's force asks it all the same."""
+        if row.fresh_until is None or row.request_forced:
+            return 0.0
+        return float(max(0.0, min((row.fresh_until - now).total_seconds(), MAX_FRESH_S)))
+
     def _columns(self, row: TargetRow, token: int, live: Live) -> Values:
         return {
             "state": State.RUNNING.value,
@@ -192,6 +270,7 @@ class Claims:
             "requested_at": None,
             "request_forced": False,
             "due_at": None,
+            "deferred_until": None,
             "asked": row.requested_at is not None,
             "started_at": live.beat_at,
             "deadline_at": live.deadline_at,

@@ -33,12 +33,12 @@ from fsm.states import State, Trigger
 from jobs import schedules, sweeps, views
 from jobs.core import Core, raised
 from jobs.endings import RUN_COLUMNS, Ending
-from jobs.protocol import MAX_RETRY_AFTER_S
 from jobs.reading import Reading
 from jobs.runs import Runs
 from jobs.scrape import Claims
 from jobs.timeout_check import TimeoutCheck, interrupt_all
 from jobs.views import View
+from model import MAX_WAIT_S
 from sources.registry import Identity
 from store import queries
 from store import schema as s
@@ -88,7 +88,10 @@ class Service(Reading):
         if core.writer.refusing is not None or self.runs.drain_backlog():
             return 0  # nothing can be stored now: nothing new is claimed
         self.runs.store_beats()
-        return self.claims.claim()
+        claimed = self.claims.claim()
+        if self.claims.more:
+            self.runs.kick()
+        return claimed
 
     # -- start and stop ------------------------------------------------------------------------------------------
 
@@ -111,10 +114,21 @@ class Service(Reading):
         except SQLAlchemyError as exc:
             raise StoreUnavailable("the database could not be read") from exc
         recovered: int = core.writer.run(op, timeout_s=120.0)
+        core.writer.run(self._load_hosts)
         core.ready = True
         core.board.changed()
         self.clamp_due()  # the clock may have been set while nobody watched
         return recovered
+
+    def _load_hosts(self, tx: Tx) -> None:
+        """Hosts are left alone as long as they would have been without the restart."""
+        core, now = self._core, self._core.clock.now()
+        rows = tx.conn.execute(queries.HOSTS, {"b_now": now}).all()
+        core.hosts.load(rows, now=now)
+        longest = max([float(core.settings.host_delay_s), *(row.crawl_delay_s for row in rows)])
+        since = now - timedelta(seconds=longest)
+        for row in tx.conn.execute(queries.LAST_ENDED, {"b_since": since}):
+            core.hosts.rest(row.host, ago_s=max(0.0, (now - row.ended_at).total_seconds()))
 
     def end_boot(self) -> int:
         """Store what waits, close what still runs, mark this boot as ended. Returns how many runs were closed."""
@@ -152,7 +166,7 @@ class Service(Reading):
                 tx.after(partial(core.board.touch, *tx.conn.execute(far).scalars().all()))
             if jump_s < 0:
                 tx.conn.execute(update(s.hosts).values(next_allowed_at=type_coerce(allowed_at, Float) + jump_s))
-            no_host_asks = allowed_at > now + timedelta(seconds=MAX_RETRY_AFTER_S)
+            no_host_asks = allowed_at > now + timedelta(seconds=MAX_WAIT_S)
             tx.conn.execute(update(s.hosts).where(no_host_asks).values(next_allowed_at=now))
 
         core.writer.submit(op)
@@ -242,7 +256,8 @@ class Service(Reading):
         at = {"state": row.state, "trigger": "start"}
         if row.id in self._core.removing:
             raise Refused("the target is being removed", refused_by="not_removed", **at)
-        if facts.paused and not force:
+        lifts = facts.paused and row.paused_why is not None
+        if facts.paused and not force and not lifts:
             raise Refused("the target is paused", refused_by="not_paused", hint="resume it, or force the start", **at)
         if facts.overdue:
             error = "the scrape was overdue when it was asked for again"
@@ -256,6 +271,7 @@ class Service(Reading):
         else:
             own = and_(_T.id == row.id, _T.state != State.RUNNING.value, _T.requested_at.is_(None))
             values = {"requested_at": self._core.clock.now(), "request_rank": 0, "request_forced": force}
+            values |= {"deferred_until": None} | ({"paused_until": None, "paused_why": None} if lifts else {})
             refusal = AlreadyRunning("its scrape was asked for already and waits for a worker", hint="wait for it")
             refusal.details = {"refused_by": "not_queued"} | at
         if tx.conn.execute(update(s.targets).where(own).values(values)).rowcount != 1:
@@ -278,7 +294,11 @@ class Service(Reading):
                 raise BadRequest("there is nothing to refresh: no target is tracked, or all are paused")
             sweep_id, total = sweeps.create(self._core, tx, "refresh", who=ready)
             idle = and_(ready, _T.state != State.RUNNING.value, _T.requested_at.is_(None))
-            asked = update(s.targets).where(idle).values(requested_at=now, request_rank=1, request_forced=False)
+            asked = (
+                update(s.targets)
+                .where(idle)
+                .values(requested_at=now, request_rank=1, request_forced=False, deferred_until=None)
+            )
             tx.conn.execute(asked)
             tx.conn.execute(update(s.targets).where(ready, _T.state == State.RUNNING.value).values(asked=True))
             if range_ is not None:
@@ -439,6 +459,8 @@ class Service(Reading):
             if row.state != State.RUNNING.value and ("schedule" in new or pausing):
                 if ("schedule" in new and not row.interrupted) or row.due_at is None:
                     new["due_at"] = self.runs.next_time(new.get("schedule", row.schedule), now)
+            if "paused_until" in new:
+                new |= {"paused_why": None, "deferred_until": None}
             if pausing:
                 new |= {"requested_at": None, "request_forced": False}
                 if row.state != State.RUNNING.value:  # queued, or due again after an interruption
@@ -465,7 +487,9 @@ class Service(Reading):
         why = "draining" if core.draining else ("store" if store else None)
         if why is None and core.pool is not None and not core.pool.able():
             why = "workers"
-        return {"status": "not ready" if why else "ready", "reason": why, "unsaved": unsaved}, why is None
+        network = "down" if core.network.is_down else "ok"
+        shown = {"status": "not ready" if why else "ready", "reason": why, "unsaved": unsaved, "network": network}
+        return shown, why is None
 
 
 def _timeout(value: float | None) -> float | None:

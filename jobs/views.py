@@ -70,6 +70,7 @@ def target(core: Core, row: TargetRow) -> View:
         "timeout_s": row.timeout_s,
         "range": row.range,
         "paused_until": iso(row.paused_until),
+        "paused_why": row.paused_why,
         "phase": phase(core, row),
     }
 
@@ -110,6 +111,7 @@ def target_status(core: Core, row: TargetRow, last_run: View | None) -> View:
         "next_due_at": iso(row.due_at),
         "requested_at": iso(row.requested_at),
         "paused_until": iso(row.paused_until),
+        "paused_why": row.paused_why,
         "unsaved": bool(live and live.unsaved),
         "last_run": last_run,
         "triggers": {
@@ -121,7 +123,7 @@ def target_status(core: Core, row: TargetRow, last_run: View | None) -> View:
 
 def run(row: Any) -> View:
     """One run."""
-    names = ("id", "target_id", "token", "state", "duration_s", "error", "reason", "truncated")
+    names = ("id", "target_id", "token", "state", "duration_s", "error", "reason", "truncated", "gap")
     counts = ("posts_seen", "posts_new", "posts_edited")
     times = ("started_at", "deadline_at", "ended_at")
     return {n: getattr(row, n) for n in names + counts} | {n: iso(getattr(row, n)) for n in times}
@@ -132,6 +134,17 @@ def journal(row: Any) -> View:
     names = ("id", "target_id", "label", "trigger", "refused_by", "actor", "reason", "forced", "run_id", "token")
     view = {n: getattr(row, n) for n in names}
     return view | {"at": iso(row.at), "from": row.from_state, "to": row.to_state, "times": row.times}
+
+
+def sanitised(html: str, url: str) -> str:
+    """Markup without anything that runs, tracks by itself or restyles the page; relative addresses made absolute."""
+    if not html:
+        return ""
+    import nh3  # late: most daemons are asked for their status only
+
+    base = url if url.startswith(("http://", "https://")) else None
+    rest: dict[str, Any] = {"url_relative": ("rewrite-with-base", base)} if base else {}  # Any: see nh3
+    return nh3.clean(html, url_schemes={"http", "https", "mailto"}, **rest)
 
 
 def post(row: Any) -> View:
@@ -148,7 +161,7 @@ def post(row: Any) -> View:
         "source_initials": initials(name),
         "published_at": iso(row.published_at),
         "title": row.title,
-        "html": row.html,
+        "html": sanitised(row.html, row.url),
         "native_id": row.native_id,
         "target_id": row.target_id,
         "source": row.source,
@@ -156,6 +169,7 @@ def post(row: Any) -> View:
         "media": row.media,
         "version": row.version,
         "first_seen_at": iso(row.first_seen_at),
+        "vanished_at": iso(row.vanished_at),
     }
 
 

@@ -10,15 +10,22 @@ import ctypes
 import fcntl
 import os
 import resource
+import select
 import signal
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from errors import ScrapeFailed
 from jobs.protocol import TEXT_FIELDS, Decoder, Message, encode, order_from_dict, post_to_dict
 from model import Order, Post, Profile, Remember, Window
 
+if TYPE_CHECKING:
+    from sources.http import Http
+    from sources.manners import Robots
+
+#: How much of a robots.txt is kept (characters).
+ROBOTS_CHARS = 64 * 1024
 #: Largest piece of posts in one message (bytes, before the frame).
 PIECE_BYTES = 256 * 1024
 #: Most that a source may hand back for next time (characters).
@@ -56,8 +63,9 @@ def limit_memory(memory_bytes: int) -> None:
 class Reporter:
     """Sends whole frames; shared by the scrape and the heartbeat."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, order_fd: int = -1) -> None:
         self._fd = fd
+        self._orders = order_fd, Decoder()
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self.token: int | None = None
@@ -71,6 +79,31 @@ class Reporter:
         with self._lock:
             while data:
                 data = data[os.write(self._fd, data) :]
+
+    def answer(self, token: int) -> Message:
+        """Wait for the daemon's answer to what this run asked; says once in a while that it waits."""
+        fd, decoder = self._orders
+        while True:
+            if not select.select([fd], [], [], 2.0)[0]:
+                self.progress("waiting for a turn")
+                continue
+            data = os.read(fd, 65536)
+            if not data:
+                raise ScrapeFailed("the daemon is gone")
+            for message in decoder.feed(data):
+                if message.get("token") == token:
+                    return message
+
+    def next_order(self) -> Message | None:
+        """Wait for the next order; None when the daemon closed the pipe."""
+        fd, decoder = self._orders
+        while True:
+            data = os.read(fd, 65536)
+            if not data:
+                return None
+            for message in decoder.feed(data):
+                if message.get("t") == "order":
+                    return message  # answers to what an earlier run asked are passed over
 
     def beat_forever(self) -> None:
         """A beat a second while there is an order."""
@@ -98,6 +131,7 @@ def scrape(order: Order, reporter: Reporter, memory_bytes: int) -> Message:
     """Run one order; returns the result message."""
     result: Message = {"t": "result", "token": order.token, "ok": True, "error": None, "truncated": False}
     result |= {"remember": None, "profile": None, "retry_after_s": None, "contiguous": False}
+    result |= {"fresh_s": 0.0, "reached": False, "moved_to": "", "status": None, "unreachable": False}
     dirty = False
     try:
         _collect(order, reporter, result)
@@ -108,8 +142,15 @@ def scrape(order: Order, reporter: Reporter, memory_bytes: int) -> Message:
     except BaseException as exc:  # noqa: BLE001 - a scraper may raise anything, SystemExit too
         result |= {"ok": False, "error": sentence(exc), "retry_after_s": _number(getattr(exc, "retry_after_s", None))}
         result["ours"] = isinstance(exc, ScrapeFailed) and order.scraper is None
+        result |= {"status": getattr(exc, "status", None), "unreachable": _is_unreachable(exc)}
     result["dirty"] = left_behind() or dirty
     return result
+
+
+def _is_unreachable(exc: BaseException) -> bool:
+    from sources.http import Unreachable
+
+    return isinstance(exc, Unreachable)
 
 
 def _number(value: object) -> float | None:
@@ -171,12 +212,63 @@ class _Pieces:
             self._piece, self._size = [], 0
 
 
-def _collect(order: Order, reporter: Reporter, result: Message) -> None:
+def open_http(order: Order, reporter: Reporter) -> Http:
+    """The session of a run, which asks the daemon for every turn but its first."""
     from sources.http import Http
+    from sources.manners import Manners, Robots
+    from sources.urls import host_of
+
+    manners = Manners(
+        Turns(order, reporter),
+        host=host_of(order.target.url) if order.target.url else "",
+        robots=None if order.robots is None else Robots(**order.robots),
+        respect_robots=order.limits.respect_robots,
+        agent=order.limits.user_agent,
+        on_progress=reporter.progress,
+    )
+    return Http(
+        order.limits,
+        deadline=time.monotonic() + order.timeout_s,
+        on_progress=reporter.progress,
+        remember=order.target.remember,
+        manners=manners,
+        fresh_s=order.fresh_s,
+    )
+
+
+class Turns:
+    """Asks the daemon whose turn it is at a host, over the pipes; a scraper's threads one after the other."""
+
+    def __init__(self, order: Order, reporter: Reporter) -> None:
+        self._order, self._reporter = order, reporter
+        self._lock = threading.Lock()
+
+    def ask(self, host: str, done: list[str]) -> tuple[float, Robots | None]:
+        """See manners.Daemon."""
+        from sources.manners import Robots
+
+        with self._lock:
+            self._reporter.send({"t": "ask", "token": self._order.token, "host": host, "done": done})
+            answer = self._reporter.answer(self._order.token)
+        if not answer["granted"]:
+            raise ScrapeFailed(answer["why"], retry_after_s=answer["wait_s"])
+        robots = answer.get("robots")
+        return float(answer["wait_s"]), None if robots is None else Robots(**robots)
+
+    def told(self, host: str, wait_s: float, why: str) -> None:
+        """See manners.Daemon."""
+        self._reporter.send({"t": "told", "token": self._order.token, "host": host, "wait_s": wait_s, "why": why})
+
+    def robots(self, host: str, status: int, text: str, delay_s: float) -> None:
+        """See manners.Daemon."""
+        found = {"host": host, "status": status, "text": text[:ROBOTS_CHARS], "delay_s": delay_s}
+        self._reporter.send({"t": "robots", "token": self._order.token} | found)
+
+
+def _collect(order: Order, reporter: Reporter, result: Message) -> None:
     from sources.load import load
 
-    deadline = time.monotonic() + order.timeout_s
-    http = Http(order.limits, deadline=deadline, on_progress=reporter.progress, remember=order.target.remember)
+    http = open_http(order, reporter)
     pieces = _Pieces(order, reporter)
     try:
         for item in load(order)(order.target, http):
@@ -194,19 +286,9 @@ def _collect(order: Order, reporter: Reporter, result: Message) -> None:
                 raise ScrapeFailed(f"the scraper gave a {type(item).__name__}, not a Post")
     finally:
         http.close()
+        result |= {"fresh_s": http.fresh_s, "reached": http.reached, "moved_to": http.moved_to or ""}
     pieces.send()
     result["truncated"] = pieces.truncated
-
-
-def read_order(fd: int, decoder: Decoder) -> Message | None:
-    """Wait for the next order; None when the daemon closed the pipe."""
-    while True:
-        data = os.read(fd, 65536)
-        if not data:
-            return None
-        messages = decoder.feed(data)
-        if messages:
-            return messages[0]
 
 
 def main(order_fd: int, report_fd: int, life_fd: int, memory_bytes: int) -> None:
@@ -218,11 +300,10 @@ def main(order_fd: int, report_fd: int, life_fd: int, memory_bytes: int) -> None
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     os.dup2(2, 1)  # what a scraper prints does not reach a pipe of ours
     limit_memory(memory_bytes)
-    reporter = Reporter(report_fd)
+    reporter = Reporter(report_fd, order_fd)
     threading.Thread(target=reporter.beat_forever, daemon=True).start()
-    decoder = Decoder()
     reporter.send({"t": "ready"})
-    while (message := read_order(order_fd, decoder)) is not None:
+    while (message := reporter.next_order()) is not None:
         order = order_from_dict(message)
         reporter.token = order.token
         result: Any = scrape(order, reporter, memory_bytes)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from lxml import etree
 
 from sources.dates import moment
+from sources.heads import fresh_s, older
 from sources.items import Feed, Item
 from sources.rss import media_in
 from sources.texts import lines, one_line, plain
@@ -19,7 +20,12 @@ _HTML = frozenset({"html", "text/html"})
 def read(document: Document) -> Feed:
     """Read a feed whose root is `feed`; its entries are read as they are asked for."""
     head = document.fields(document.root)
-    return Feed(title=_line(head, "atom:title"), items=_entries(document, _authors(document, head)))
+    return Feed(
+        title=_line(head, "atom:title"),
+        items=_entries(document, _authors(document, head)),
+        older=older(document, head),
+        fresh_s=fresh_s(head),
+    )
 
 
 def _entries(document: Document, authors: str) -> Iterator[Item | None]:

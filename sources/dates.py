@@ -6,7 +6,7 @@ Nothing is guessed: a text that does not name a day is no date.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from email.utils import parsedate_tz
 
 _MAX_CHARS = 80
@@ -21,40 +21,45 @@ _ISO = re.compile(
 )
 #: The month first: `Jan 31, 2024 10:00 pm`, what stands after the year is taken up to the seconds.
 _MONTH_FIRST = re.compile(r"(?:[a-z]{3,9},? +)?([a-z]{3,9})\.? +(\d\d?)(?:st|nd|rd|th)?,? +(\d{4}),?(.*)", re.I | re.A)
+#: What says how far from UTC a time is: the last word of it.
+_OFFSET = re.compile(r"[+-]\d{1,4}|(?!(?:AM|PM)$)[A-Z]{1,5}|[A-Z]{3}[+-]\d{1,4}")
 #: A year that no one means, which the library would take for one of two digits.
 _YEAR_0 = re.compile(r"(?<![+\-:\d])0\d{3}(?!\d)")
 _ZONES = {"BST": 1, "CET": 1, "CEST": 2, "MET": 1, "MEST": 2, "EET": 2, "EEST": 3, "MSK": 3, "JST": 9, "KST": 9}
 
 
-def moment(text: str) -> datetime | None:
-    """Give the instant in aware UTC, or None; a time without an offset is taken for UTC."""
+def moment(text: str, *, zone: tzinfo = UTC) -> datetime | None:
+    """Give the instant in aware UTC, or None; a time without an offset is taken for one of the zone."""
     text = " ".join(text[: _MAX_CHARS + 1].split())
     if not text or len(text) > _MAX_CHARS:
         return None
     try:
-        found = _iso(text) or _rfc822(text)
+        found = _iso(text, zone) or _rfc822(text, zone)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    if found is None or found.year not in _YEARS or found == _EPOCH:
-        return None
-    return found
+    return found if found is not None and is_plausible(found) else None
 
 
-def _iso(text: str) -> datetime | None:
+def is_plausible(at: datetime) -> bool:
+    """Whether somebody can have published then."""
+    return at.year in _YEARS and at != _EPOCH
+
+
+def _iso(text: str, own: tzinfo) -> datetime | None:
     match = _ISO.fullmatch(text)
     if match is None:
         return None
     year, _, month, day, hour, minute, second, zone = match.groups()
     if (hour and not day) or (not match[2] and month and not day):
         return None
-    offset_s = 0
+    offset_s = 0 if zone else None
     if zone and zone[0] in "+-":
         digits = zone[1:].replace(":", "").ljust(4, "0")
         offset_s = (int(digits[:2]) * 3600 + int(digits[2:]) * 60) * (-1 if zone[0] == "-" else 1)
-    return _build(int(year), int(month or 1), int(day or 1), (hour, minute, second), offset_s)
+    return _build(int(year), int(month or 1), int(day or 1), (hour, minute, second), offset_s, own)
 
 
-def _rfc822(text: str) -> datetime | None:
+def _rfc822(text: str, own: tzinfo) -> datetime | None:
     if _YEAR_0.search(text):
         return None
     first = _MONTH_FIRST.fullmatch(text)
@@ -70,12 +75,15 @@ def _rfc822(text: str) -> datetime | None:
     offset_s = _ZONES[zone] * 3600 if zone in _ZONES else found[9] or 0
     if zone == "PM" and hour < 12:
         hour += 12
-    return _build(year, month, day, (hour, minute, second), offset_s)
+    is_said = offset_s != 0 or _OFFSET.fullmatch(zone) is not None
+    return _build(year, month, day, (hour, minute, second), offset_s if is_said else None, own)
 
 
-def _build(year: int, month: int, day: int, clock: tuple[str | int | None, ...], offset_s: int) -> datetime | None:
+def _build(
+    year: int, month: int, day: int, clock: tuple[str | int | None, ...], offset_s: int | None, own: tzinfo
+) -> datetime | None:
     hour, minute, second = (int(part or 0) for part in clock)
-    if abs(offset_s) >= _DAY_S or hour > 24 or minute > 59 or second > 60:
+    if abs(offset_s or 0) >= _DAY_S or hour > 24 or minute > 59 or second > 60:
         return None
-    at = datetime(year, month, day, tzinfo=UTC)
-    return at + timedelta(hours=hour, minutes=minute, seconds=second - offset_s)
+    at = datetime(year, month, day) + timedelta(hours=hour, minutes=minute, seconds=second - (offset_s or 0))
+    return at.replace(tzinfo=UTC if offset_s is not None else own).astimezone(UTC)

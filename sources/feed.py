@@ -35,4 +35,4 @@ def scrape(target: Target, http: Http) -> Iterator[Post | Profile | Remember | W
     """Fetch what is at the target's address; see feeds.follow."""
     from sources.feeds import follow
 
-    yield from follow(target.url, http)
+    yield from follow(target.url, http, wanted=target.range)

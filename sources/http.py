@@ -1,6 +1,6 @@
 """The HTTP session a source works with: one per run, bounded in time, size and reach.
 
-Nothing here retries or sleeps: a retry is a later run. DNS and TLS can take longer than any limit said here; only the
+Nothing here retries: a retry is a later run. manners.py says when a host may be asked, and waits for that. DNS and TLS can take longer than any limit said here; only the
 pool, which kills the worker at the deadline, bounds them. For the same reason a run that is too long is not failed
 from here: the budget ends a little after the deadline.
 """
@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import Message
-from email.utils import parsedate_to_datetime
 from http.client import IncompleteRead
 from typing import Any
 from urllib.parse import urljoin
@@ -24,29 +22,41 @@ import urllib3
 from requests.structures import CaseInsensitiveDict
 
 from errors import ScrapeFailed, Unusable
-from model import FetchLimits
+from model import MAX_FRESH_S, FetchLimits
 from sources.addresses import Adapter
+from sources.bodies import inflater
 from sources.charsets import codec
+from sources.limits import asked_wait, fresh_s
+from sources.manners import Manners
 from sources.urls import host_of, normalise_url
 
-#: Longest wait a host can ask for (seconds).
-MAX_RETRY_AFTER_S = 7 * 86400.0
 #: How long after the deadline we would end a run ourselves (seconds); the pool is there first.
 GRACE_S = 5.0
 _CHUNK_BYTES = 64 * 1024
 _MAX_VALIDATOR_CHARS = 1000
+#: How much is read of an answer that is an error (bytes).
+_ERROR_BYTES = 16 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_FOR_EVER = frozenset({301, 308})
+#: How much of a robots.txt is read (bytes), and how many redirects lead to it (count): at least so many, says RFC 9309.
+_ROBOTS_BYTES = 500 * 1024
+_ROBOTS_REDIRECTS = 5
 _ACCEPT = "application/atom+xml, application/rss+xml, application/feed+json, application/xml;q=0.9, */*;q=0.8"
 #: Headers of the caller's that go along when a redirect leads to another host.
 _HARMLESS = frozenset({"accept", "accept-language"})
 
 
+class Unreachable(ScrapeFailed):
+    """No server answered: its name, the way to it or the network failed."""
+
+
 class BadStatus(ScrapeFailed):
     """The server answered, and the answer is not what was asked for."""
 
-    def __init__(self, status: int, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, status: int, *, retry_after_s: float | None = None, body: bytes = b"") -> None:
+        """`body`: the beginning of the answer, of an interface that says there what is wrong."""
         super().__init__(f"the server answered with status {status}", retry_after_s=retry_after_s)
-        self.status = status
+        self.status, self.body = status, body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +88,7 @@ class Answer:
             raise ScrapeFailed("the answer is not JSON") from exc
 
     def validators(self) -> dict[str, str]:
-        """What to remember for a conditional request: url, etag, last_modified. Opaque: quotes and all, as they came."""
+        """What to remember for a conditional request: url, etag and last_modified, quotes and all, as they came."""
         found = {"etag": self.headers.get("ETag", ""), "last_modified": self.headers.get("Last-Modified", "")}
         return {"url": self.url} | {name: value for name, value in found.items() if len(value) <= _MAX_VALIDATOR_CHARS}
 
@@ -101,12 +111,27 @@ class Http:
         deadline: float,
         on_progress: Callable[[str], None],
         remember: Mapping[str, str],
+        manners: Manners | None = None,
+        fresh_s: float = 0.0,
     ) -> None:
-        """`deadline` is a reading of the monotonic clock; `remember` holds url, etag and last_modified, if any.
+        """Nothing is opened yet.
 
-        The url there is the one of the answer that gave the validators, after redirects.
+        Args:
+            deadline: A reading of the monotonic clock.
+            remember: Holds url, etag and last_modified, if any; the url is the one of the answer that gave the
+                validators, after redirects.
+            manners: When a host may be asked; None: whenever we like.
+            fresh_s: For how long what is remembered is known to be right (seconds): it is not asked for.
         """
         self.limits = limits
+        #: For how long there will be nothing new on the target (seconds).
+        self.fresh_s = fresh_s
+        #: Whether any server answered.
+        self.reached = False
+        #: Where the first address that was asked for leads by permanent redirects alone; empty when it does not.
+        self.moved_to: str | None = None
+        self._manners = manners
+        self._is_fresh = fresh_s > 0
         self.on_progress = on_progress
         self.remember = remember
         self._deadline = deadline
@@ -144,12 +169,23 @@ class Http:
         url = _address(url)
         asked = dict(headers or {})
         asked = {k: v for k, v in asked.items() if k.lower() not in ("authorization", "proxy-authorization")}
+        if conditional and self._is_fresh and self.remember.get("url"):
+            return _still_fresh(self.remember["url"])
+        for_ever, first = True, url
         for _ in range(self.limits.max_redirects + 1):
             validators = self._validators(url) if conditional else {}
+            if self._manners is not None:
+                self._manners.wait_for_turn(url, None if is_api else self._robots)
             response = self._send(url, asked | validators)
             try:
+                self._heed(response, url)
                 if response.status_code not in _REDIRECTS:
-                    return self._answer(response, url, allow_304=bool(validators))
+                    if self.moved_to is None:
+                        self.moved_to = url if for_ever and url != first else ""
+                    if conditional:
+                        self.fresh_for(fresh_s(response.headers, now=datetime.now(UTC)))
+                    return self._answer(response, url, allow_304=bool(validators), is_api=is_api)
+                for_ever = for_ever and response.status_code in _FOR_EVER
                 target = _redirect_target(response, url)
             finally:
                 response.close()
@@ -160,9 +196,41 @@ class Http:
 
     def leave_alone(self, url: str, seconds: float, why: str) -> None:
         """Tell the daemon that a host asked to be left alone for so long, where its answer says so in its own words."""
+        if self._manners is not None:
+            self._manners.told(host_of(url), seconds, why)
 
     def fresh_for(self, seconds: float) -> None:
         """Tell the daemon that there will be nothing new on this target for so long; the longest counts."""
+        self.fresh_s = max(self.fresh_s, min(seconds, MAX_FRESH_S))
+
+    def _heed(self, response: requests.Response, url: str) -> None:
+        """Whatever else becomes of an answer: what it asks of us is told at once."""
+        self.reached = True
+        wait = asked_wait(response.status_code, response.headers, now=datetime.now(UTC))
+        if wait is not None:
+            self.leave_alone(url, *wait)
+
+    def _robots(self, url: str) -> tuple[int, str]:
+        """Fetch a robots.txt: its status, and as much of it as has to be read. Raises ScrapeFailed."""
+        for _ in range(_ROBOTS_REDIRECTS + 1):
+            response = self._send(url, {"Accept": "text/plain, */*;q=0.5"})
+            try:
+                self._heed(response, url)
+                status = response.status_code
+                if status in _REDIRECTS:
+                    target = _redirect_target(response, url)
+                elif 200 <= status < 300:
+                    return status, b"".join(self._decoded(response, limit=_ROBOTS_BYTES, cut=True)).decode(
+                        "utf-8", "replace"
+                    )
+                else:
+                    return status, ""
+            finally:
+                response.close()
+            assert self._manners is not None
+            self._manners.wait_for_turn(target, None)
+            url = target
+        return 404, ""  # as good as none, says RFC 9309
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -187,7 +255,8 @@ class Http:
                 timeout=(min(limits.connect_timeout_s, left_s), min(limits.read_timeout_s, left_s)),
             )
         except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError, ValueError) as exc:
-            raise ScrapeFailed(_reason(exc, host_of(url), limits)) from exc
+            kind = Unreachable if _is_network(exc) else ScrapeFailed
+            raise kind(_reason(exc, host_of(url), limits)) from exc
 
     def _remaining_s(self) -> float:
         """Until the budget ends, which is GRACE_S after the deadline."""
@@ -196,28 +265,38 @@ class Http:
             raise ScrapeFailed("the time for this run was used up")
         return left
 
-    def _answer(self, response: requests.Response, url: str, *, allow_304: bool) -> Answer:
+    def _answer(self, response: requests.Response, url: str, *, allow_304: bool, is_api: bool) -> Answer:
         status = response.status_code
         self.on_progress(f"status {status}")
         headers = CaseInsensitiveDict(response.headers)
         if status == 304 and allow_304:
             return Answer(status=304, url=url, headers=headers, body=b"", not_modified=True)
         if not 200 <= status < 300 or status == 206:  # nobody asked for a part
-            wait = _retry_after_s(headers.get("Retry-After")) if status in (429, 503) else None
-            raise BadStatus(status, retry_after_s=wait)
-        body = b"".join(self._decoded(response, headers.get("Content-Encoding", "")))
+            wait = asked_wait(status, headers, now=datetime.now(UTC))
+            said = self._said(response) if is_api else b""
+            raise BadStatus(status, retry_after_s=None if wait is None else wait[0], body=said)
+        body = b"".join(self._decoded(response, limit=self.limits.body_limit_bytes))
         return Answer(status=status, url=url, headers=headers, body=body, charset=_charset(headers))
 
-    def _decoded(self, response: requests.Response, encoding: str) -> Iterator[bytes]:
-        limit = self.limits.body_limit_bytes
-        inflate = _inflater(encoding, limit)
+    def _said(self, response: requests.Response) -> bytes:
+        """The beginning of a body that says what is wrong; nothing of one that cannot be read."""
+        try:
+            return b"".join(self._decoded(response, limit=_ERROR_BYTES, cut=True))[:_ERROR_BYTES]
+        except ScrapeFailed:
+            return b""
+
+    def _decoded(self, response: requests.Response, *, limit: int, cut: bool = False) -> Iterator[bytes]:
+        """Pieces of the body; one over the limit is an error, or cut off there."""
+        inflate = inflater(response.headers.get("Content-Encoding", ""), limit)
         too_big = ScrapeFailed(f"the answer is larger than the limit of {limit} bytes")
-        if (response.raw.length_remaining or 0) > limit:  # what Content-Length promises
+        if (response.raw.length_remaining or 0) > limit and not cut:  # what Content-Length promises
             raise too_big
         received = 0
         for chunk in self._chunks(response):
             received += len(chunk)
             if received > limit:
+                if cut:
+                    return
                 raise too_big
             self.on_progress(f"received {received} bytes")
             yield from inflate.feed(chunk) if inflate else (chunk,)
@@ -234,54 +313,9 @@ class Http:
             raise ScrapeFailed(_reason(exc, host_of(response.url), self.limits)) from exc
 
 
-class _Inflate:
-    """Undoes gzip (any number of members) or deflate (zlib's or raw), never past the limit."""
-
-    def __init__(self, wbits: int, limit: int) -> None:
-        self._wbits = wbits
-        self._limit = limit
-        self._made = 0
-        self._started = False
-        self._stream = zlib.decompressobj(wbits)
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        while data:
-            self._choose(data)
-            try:
-                out = self._stream.decompress(data, self._limit - self._made + 1)
-            except zlib.error as exc:
-                raise ScrapeFailed("the answer is not compressed the way it says it is") from exc
-            self._made += len(out)
-            if self._made > self._limit:
-                raise ScrapeFailed(f"the answer is larger than the limit of {self._limit} bytes, decompressed")
-            yield out
-            data = self._stream.unconsumed_tail
-            if self._stream.eof:
-                data = self._stream.unused_data
-                if self._wbits != 31 or not data.startswith(b"\x1f"):
-                    return  # padding after the last member
-                self._stream = zlib.decompressobj(self._wbits)
-
-    def _choose(self, data: bytes) -> None:
-        if not self._started and self._wbits == zlib.MAX_WBITS:
-            if data[0] & 0x0F != 8:  # no zlib header: raw deflate, as some servers send it
-                self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._started = True
-
-    def finish(self) -> None:
-        if not self._stream.eof:
-            raise ScrapeFailed("the answer was cut short")
-
-
-def _inflater(encoding: str, limit: int) -> _Inflate | None:
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
-        return None
-    if name in ("gzip", "x-gzip"):
-        return _Inflate(31, limit)
-    if name == "deflate":
-        return _Inflate(zlib.MAX_WBITS, limit)
-    raise ScrapeFailed("the answer is encoded in a way that was not asked for")
+def _still_fresh(url: str) -> Answer:
+    """What is remembered needs no request."""
+    return Answer(status=304, url=url, headers=CaseInsensitiveDict(), body=b"", not_modified=True)
 
 
 def _address(url: str) -> str:
@@ -317,19 +351,6 @@ def _charset(headers: Mapping[str, str]) -> str | None:
     return found if found and found.isascii() else None
 
 
-def _retry_after_s(value: str | None) -> float | None:
-    """Seconds or an HTTP date; None for anything else."""
-    text = (value or "").strip()
-    if text.isascii() and text.isdecimal():
-        return min(float(text[:20]), MAX_RETRY_AFTER_S)
-    try:
-        at = parsedate_to_datetime(text)
-        wait = (at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)
-    except (TypeError, ValueError, OverflowError, IndexError):
-        return None
-    return min(max(wait.total_seconds(), 0.0), MAX_RETRY_AFTER_S)
-
-
 def _causes(exc: BaseException) -> Iterator[BaseException]:
     """The error, what it wraps and what it came from; at most twelve."""
     queue: list[object] = [exc]
@@ -340,6 +361,17 @@ def _causes(exc: BaseException) -> Iterator[BaseException]:
         if isinstance(one, BaseException):
             yield one
             queue += [*one.args, getattr(one, "reason", None), one.__cause__]
+
+
+def _is_network(exc: BaseException) -> bool:
+    """Whether nobody answered: the name, the way or the network failed, not the server's own work."""
+    kinds = (
+        urllib3.exceptions.NameResolutionError,
+        urllib3.exceptions.NewConnectionError,
+        urllib3.exceptions.ConnectTimeoutError,
+        requests.ConnectTimeout,
+    )
+    return any(isinstance(cause, kinds) for cause in _causes(exc))
 
 
 def _reason(exc: BaseException, host: str, limits: FetchLimits) -> str:

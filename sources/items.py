@@ -52,6 +52,10 @@ class Feed:
     items: Iterable[Item | None]
     #: The document goes on to its end: its validators may be believed.
     is_whole: bool = True
+    #: Address of the document with the items before these (RFC 5005), or empty.
+    older: str = ""
+    #: How long there will be nothing new, by the feed's own word (seconds); 0 where it says nothing.
+    fresh_s: float = 0.0
 
 
 def posts(feed: Feed, on_progress: Callable[[str], None]) -> tuple[list[Post], int]:
@@ -73,6 +77,11 @@ def posts(feed: Feed, on_progress: Callable[[str], None]) -> tuple[list[Post], i
         if native_id not in found:
             found[native_id] = _post(native_id, item)
     return list(found.values()), unread
+
+
+def post_of(item: Item) -> Post:
+    """The post of an item that is believed by itself: its guid, else its link, else a hash is its identity."""
+    return _post(_bounded(item.guid or item.link) or _fingerprint(item), item)
 
 
 def _identified(items: list[Item]) -> Iterator[tuple[str, Item]]:

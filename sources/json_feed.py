@@ -26,7 +26,8 @@ def read(text: str, url: str) -> Feed:
     if not isinstance(items, list):
         raise ScrapeFailed("the answer is JSON, but it is not a feed")
     base = link(_text(found.get("home_page_url")), url) or url
-    return Feed(title=one_line(_text(found.get("title"))), items=_items(items, base, _authors(found)))
+    older = link(_text(found.get("next_url")), url)
+    return Feed(title=one_line(_text(found.get("title"))), items=_items(items, base, _authors(found)), older=older)
 
 
 def _items(items: list[Any], base: str, authors: str) -> Iterator[Item | None]:  # Any: JSON values

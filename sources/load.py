@@ -1,4 +1,4 @@
-"""Finds the function that scrapes: the built-in feed source, or a user's own `module:function`.
+"""Finds the function that scrapes: a built-in source, one that the settings describe, or a `module:function`.
 
 Importing runs the user's code; that happens here, inside a worker, under the run's deadline.
 """
@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from errors import ScrapeFailed
 from model import Order, Post, Profile, Remember, Target, Window
 from sources.http import Http
+from sources.plugins import check_scraper
 from sources.registry import BUILT_IN
 
+#: Kinds of sources that are written down in the settings, and the module that reads each.
+_BY_SETTINGS = {"page": "sources.page", "command": "sources.command"}
 Found = Post | Profile | Remember | Window
 Scrape = Callable[[Target, Http], Iterator[Found]]
 
@@ -28,6 +32,12 @@ def load(order: Order) -> Scrape:
     """
     if order.scraper is not None:
         return _own(order.scraper, order.scraper_path)
+    kind = order.options.get("kind")
+    if kind in _BY_SETTINGS:
+        bind: Callable[[Mapping[str, Any]], Scrape] = importlib.import_module(_BY_SETTINGS[kind]).bind
+        return bind(order.options)
+    if kind is not None:
+        raise ScrapeFailed(f"there is no kind of source {kind!r}")
     if order.target.source in BUILT_IN:
         scrape: Scrape = importlib.import_module(f"sources.{order.target.source}").scrape
         return scrape
@@ -35,9 +45,10 @@ def load(order: Order) -> Scrape:
 
 
 def _own(entry: str, path: str | None) -> Scrape:
-    module_name, colon, name = entry.partition(":")
-    if not (module_name and colon and name):
-        raise ScrapeFailed(f"the scraper {entry!r} is not of the form module:function")
+    wrong = check_scraper(entry)
+    if wrong:
+        raise ScrapeFailed(wrong[0])
+    module_name, _, name = entry.partition(":")
     if path is not None and path not in sys.path:
         sys.path.insert(0, path)
         importlib.invalidate_caches()
@@ -57,10 +68,12 @@ def _own(entry: str, path: str | None) -> Scrape:
         raise ScrapeFailed(f"the scraper's module {module_name!r} has no function {name!r}")
     if not callable(function):
         raise ScrapeFailed(f"{name!r} in the scraper's module {module_name!r} cannot be called")
-    return _as_iterator(function, entry)
+    return as_iterator(function, entry)
 
 
-def _as_iterator(function: Callable[[Target, Http], object], entry: str) -> Scrape:
+def as_iterator(function: Callable[[Target, Http], object], entry: str) -> Scrape:
+    """What a scraper may give, as an iterator: nothing, one value, or many; `entry` names it in the error."""
+
     def scrape(target: Target, http: Http) -> Iterator[Found]:
         found = function(target, http)
         if found is None:

@@ -11,18 +11,54 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from errors import Unusable
-from sources import feed
+from sources import (
+    activitypub,
+    arxiv,
+    bluesky,
+    devto,
+    feed,
+    gitea,
+    github,
+    gitlab,
+    hackernews,
+    lobsters,
+    mastodon,
+    mediawiki,
+    mercurial,
+    reddit,
+    stackexchange,
+    youtube,
+)
 from sources.source import Account, Source
 from sources.urls import check_text, host_of, is_http, normalise_url
 
 #: Name of the source of whatever is at an address.
 FEED = "feed"
-_BUILT_IN: tuple[Source, ...] = (feed.SOURCE,)
+#: In the order in which they are asked whose an address is: who names its host before who takes any.
+_BUILT_IN: tuple[Source, ...] = (
+    feed.SOURCE,
+    github.SOURCE,
+    gitlab.SOURCE,
+    youtube.SOURCE,
+    lobsters.SOURCE,
+    arxiv.SOURCE,
+    gitea.SOURCE,
+    reddit.SOURCE,
+    mercurial.SOURCE,
+    bluesky.SOURCE,
+    hackernews.SOURCE,
+    stackexchange.SOURCE,
+    devto.SOURCE,
+    mediawiki.SOURCE,
+    mastodon.SOURCE,
+    activitypub.SOURCE,
+)
 BUILT_IN: Mapping[str, Source] = {source.name: source for source in _BUILT_IN}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
 #: Schemes that are never a handle, whatever the source.
 _OTHER_SCHEMES = frozenset({"about", "blob", "data", "file", "ftp", "ftps", "gopher", "javascript", "mailto", "ssh"})
 _FEDIVERSE = re.compile(r"@[^@\s/:]+@[^@\s/]+")
+_BLUESKY = re.compile(r"@[A-Za-z0-9-]+\.bsky\.social")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +139,8 @@ class Registry:
         if source == FEED:
             return self._feed(text)
         if is_http(text):
-            account = adapter.recognise(urlsplit(normalise_url(text)), self._base(adapter))
+            read = adapter.read_address or adapter.recognise
+            account = read(urlsplit(normalise_url(text)), self._base(adapter))
             if account is None:
                 hint = f"Such as {', '.join(adapter.examples)}."
                 raise Unusable(f"the address is not one of {source}'s", hint=hint)
@@ -148,6 +185,8 @@ class Registry:
     def _split_prefix(self, text: str) -> tuple[str, str]:
         if _FEDIVERSE.fullmatch(text) and "mastodon" in BUILT_IN:
             return "mastodon", text
+        if _BLUESKY.fullmatch(text) and "bluesky" in BUILT_IN:
+            return "bluesky", text
         prefix, colon, rest = text.partition(":")
         if not colon:
             return self.default_source, text
@@ -175,7 +214,8 @@ class Registry:
 
 
 def _identity(source: Source, account: Account) -> Identity:
-    _check_handle(account.handle)
+    if not is_http(account.handle):
+        _check_handle(account.handle)
     url = normalise_url(account.url)
     return Identity(source=source.name, handle=account.handle, url=url, host=host_of(url))
 

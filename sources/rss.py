@@ -9,6 +9,7 @@ from lxml import etree
 
 from errors import ScrapeFailed
 from sources.dates import moment
+from sources.heads import fresh_s, older
 from sources.items import MAX_AUTHOR_CHARS, Feed, Item
 from sources.texts import is_markup, lines, link, one_line, plain
 from sources.xml import Document, Fields, all_lines, inner, serialised, text_of
@@ -41,7 +42,12 @@ def read(document: Document) -> Feed:
     head = document.fields(parents[0])
     document.base = link(text_of(head, "link"), document.url) or document.url
     title = text_title(text_of(head, "title", "dc:title", "atom:title"))
-    return Feed(title=title, items=(item for parent in parents for item in _items(document, parent)))
+    return Feed(
+        title=title,
+        items=(item for parent in parents for item in _items(document, parent)),
+        older=older(document, head),
+        fresh_s=fresh_s(head),
+    )
 
 
 def text_title(title: str) -> str:

@@ -41,6 +41,8 @@ class Source:
     account: Callable[[str, str], Account]
     #: Reads the address of a profile; takes its parts and the base. None: it is none of ours.
     recognise: Callable[[SplitResult, str], Account | None]
+    #: Reads an address that was said to be of this source, where `recognise` would take others' for its own.
+    read_address: Callable[[SplitResult, str], Account | None] | None = None
     #: Why it is off unless `enabled_sources` names it; empty for one that is on.
     off: str = ""
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Row, and_, bindparam, func, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Row,
+    Select,
+    bindparam,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    union_all,
+    update,
+)
 
 from store import schema as s
 from store.schema import UtcTime
@@ -17,28 +32,43 @@ TargetRow = Row[Any]  # Any: a row of `targets`
 
 _T, _H, _M = s.targets.c, s.hosts.c, s.sweep_members.c
 _NOW = bindparam("b_now", type_=UtcTime())
-_BLOCKED = select(_H.host).where(_H.next_allowed_at > _NOW)
-_MAY = and_(
-    _T.state != "RUNNING",
-    _T.host.not_in(_BLOCKED),
-    _T.host.not_in(bindparam("b_full", expanding=True)),
-    _T.id.not_in(bindparam("b_skip", expanding=True)),
-)
-_AWAKE = or_(_T.paused_until.is_(None), _T.paused_until <= _NOW)
 _LIMIT = bindparam("b_limit", type_=Integer())
+_SKIP = _T.id.not_in(bindparam("b_skip", expanding=True))
 
 TARGET = select(s.targets).where(_T.id == bindparam("b_id"))
 TARGETS = select(s.targets).where(_T.id.in_(bindparam("b_ids", expanding=True)))
 RUNNING = select(s.targets).where(_T.state == "RUNNING").order_by(_T.deadline_at)
-_ASKED = (
-    select(s.targets)
-    .where(_T.requested_at.is_not(None), or_(_AWAKE, _T.request_forced), _MAY)
-    .order_by(_T.request_rank, _T.requested_at, _T.id)
-    .limit(_LIMIT)
+
+
+def _lane(lane: int, turn: ColumnElement[Any], *where: ColumnElement[bool]) -> Select[Any]:
+    """Targets whose turn has come, oldest first; their ids, hosts and lane."""
+    columns = (_T.id, _T.host, literal(lane).label("lane"), turn.label("turn"), _T.paused_until, _T.request_forced)
+    due = select(*columns).where(*where, turn <= _NOW, _SKIP).order_by(turn, _T.id).limit(_LIMIT)
+    return select(due.subquery())
+
+
+_REQUESTED = _T.requested_at.is_not(None)
+_WAITING = union_all(
+    _lane(0, s.ASKED_TURN, _REQUESTED, _T.request_rank == 0),
+    _lane(1, s.ASKED_TURN, _REQUESTED, _T.request_rank == 1),
+    _lane(2, s.TURN, _T.due_at.is_not(None), _T.requested_at.is_(None)),
 )
-_DUE = select(s.targets).where(_T.due_at <= _NOW, _T.requested_at.is_(None), _AWAKE, _MAY).order_by(_T.due_at)
-_DUE = _DUE.limit(_LIMIT)
-NEXT_DUE = select(func.min(_T.due_at)).where(_T.due_at.is_not(None))
+_WAITING = _WAITING.order_by(_WAITING.selected_columns.lane, _WAITING.selected_columns.turn)
+NEXT_DUE = select(func.min(s.TURN)).where(_T.due_at.is_not(None))
+DEFER = update(s.targets).where(_T.id == bindparam("b_id")).values(deferred_until=bindparam("b_until", type_=UtcTime()))
+ROBOTS_OF = select(_H.host, _H.robots_status, _H.robots_text, _H.robots_at).where(
+    _H.host.in_(bindparam("b_hosts", expanding=True)), _H.robots_at.is_not(None)
+)
+HOSTS = select(_H.host, _H.next_allowed_at, _H.reason, _H.crawl_delay_s).where(
+    or_(_H.next_allowed_at > _NOW, _H.crawl_delay_s > 0)
+)
+#: When runs on hosts ended last, since b_since.
+LAST_ENDED = (
+    select(_T.host, func.max(s.runs.c.ended_at, type_=UtcTime()).label("ended_at"))
+    .join(s.runs, s.runs.c.target_id == _T.id)
+    .where(s.runs.c.ended_at > bindparam("b_since", type_=UtcTime()), _T.host != "")
+    .group_by(_T.host)
+)
 #: Conditional on (id, state, token); SET comes from the other parameters. The row count is the answer.
 STEP = update(s.targets).where(
     _T.id == bindparam("b_id"), _T.state == bindparam("b_state"), _T.token == bindparam("b_token")
@@ -80,20 +110,19 @@ LAST_RUN_OF = (
 )
 
 
-def due(
-    conn: Connection, *, now: datetime, full: Collection[str], skip: Collection[int], limit: int
-) -> list[TargetRow]:
-    """Give targets that may start: asked for by themselves, then by a refresh-all, then by schedule; oldest first.
+def waiting(conn: Connection, *, now: datetime, skip: Collection[int], limit: int) -> list[Row[Any]]:
+    """Give targets whose turn has come: asked for by themselves, then by a refresh-all, then by schedule; oldest first.
+
+    Costs what it gives, however many others there are.
 
     Args:
-        full: Hosts that have as many runs as they may.
         skip: Targets that cannot be started now.
+        limit: Most of each kind (count).
+
+    Returns:
+        Rows of id, host, lane (0, 1, 2 as above), turn, paused_until, request_forced.
     """
-    values = {"b_now": now, "b_full": list(full), "b_skip": list(skip), "b_limit": limit}
-    rows = list(conn.execute(_ASKED, values))
-    if len(rows) < limit:
-        rows += conn.execute(_DUE, values | {"b_limit": limit - len(rows)})
-    return rows
+    return list(conn.execute(_WAITING, {"b_now": now, "b_skip": list(skip), "b_limit": limit}))
 
 
 def take_tokens(conn: Connection, n: int) -> int:
@@ -110,25 +139,26 @@ def step(conn: Connection, rows: Sequence[TargetRow], values: Sequence[Values]) 
     return conn.execute(STEP, own if len(own) > 1 else own[0]).rowcount == len(own)
 
 
-def block_hosts(conn: Connection, waits: Sequence[Values]) -> None:
-    """Let nobody ask these hosts before `next_allowed_at`, for a `reason`; never shortens a longer wait."""
-    dialect = sqlite if conn.dialect.name == "sqlite" else postgresql
-    conn.execute(_BLOCKS[dialect], waits)
-
-
 def block_host(conn: Connection, host: str, *, until: datetime, reason: str) -> None:
-    """Let nobody ask one host before then."""
-    block_hosts(conn, [{"host": host, "next_allowed_at": until, "reason": reason}])
+    """Let nobody ask a host before then; never shortens a longer wait."""
+    stmt = _upsert(conn.dialect.name, "next_allowed_at", "reason", later=True)
+    conn.execute(stmt, {"host": host, "next_allowed_at": until, "reason": reason})
 
 
-def _block(dialect: Any) -> Any:  # Any: a dialect module of SQLAlchemy, and its insert
-    stmt = dialect.insert(s.hosts)
+def keep_robots(conn: Connection, host: str, *, now: datetime, status: int, text: str, crawl_delay_s: float) -> None:
+    """Keep what a host's robots.txt says."""
+    found = {"robots_status": status, "robots_text": text, "robots_at": now, "crawl_delay_s": crawl_delay_s}
+    conn.execute(_upsert(conn.dialect.name, *found), {"host": host, "next_allowed_at": now, "reason": ""} | found)
+
+
+@functools.cache
+def _upsert(dialect: str, *names: str, later: bool = False) -> Any:  # Any: an insert of the dialect's own
+    """A statement that adds a host, or changes these columns of it; `later`: only to a later time."""
+    # The dialect in use is loaded; the other one would take 2 MB and 15 ms.
+    stmt = importlib.import_module(f"sqlalchemy.dialects.{dialect}").insert(s.hosts)
     new = stmt.excluded
     return stmt.on_conflict_do_update(
         index_elements=["host"],
-        set_={"next_allowed_at": new.next_allowed_at, "reason": new.reason},
-        where=new.next_allowed_at > s.hosts.c.next_allowed_at,
+        set_={name: new[name] for name in names},
+        where=new.next_allowed_at > _H.next_allowed_at if later else None,
     )
-
-
-_BLOCKS = {dialect: _block(dialect) for dialect in (sqlite, postgresql)}

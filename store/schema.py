@@ -10,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Connection,
     Dialect,
     Float,
     Index,
@@ -20,7 +21,9 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    case,
     false,
+    insert,
     text,
 )
 
@@ -40,7 +43,27 @@ class UtcTime(TypeDecorator[datetime]):
         return None if value is None else datetime.fromtimestamp(float(value), UTC)
 
 
+def _partial(name: str, *columns: Any, where: str, postgresql: str | None = None, unique: bool = False) -> None:
+    """An index of the rows that match; `postgresql`: where it says that in another way. Any: columns."""
+    Index(name, *columns, unique=unique, sqlite_where=text(where), info={_WHERE: postgresql or where})
+
+
+def for_postgresql() -> None:
+    """Tell PostgreSQL's dialect which indexes are partial. Not said in the tables: naming a dialect loads it (2 MB)."""
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            if _WHERE in index.info:
+                index.dialect_kwargs["postgresql_where"] = text(index.info[_WHERE])
+
+
+def create(conn: Connection) -> None:
+    """Make every table, in the caller's transaction."""
+    metadata.create_all(conn)
+    conn.execute(insert(tokens).values(id=1, last=0))
+
+
 metadata = MetaData()
+_WHERE = "postgresql_where"
 _STATES = "('IDLE', 'RUNNING', 'COMPLETED', 'FAILED', 'TIMEOUT')"
 
 targets = Table(
@@ -65,6 +88,8 @@ targets = Table(
     #: An operator's force waives the guard `not_paused` at the claim.
     Column("request_forced", Boolean, nullable=False, server_default=false()),
     Column("due_at", UtcTime),
+    #: The claim passes it over until then: its host had enough to do, or it was paused.
+    Column("deferred_until", UtcTime),
     Column("paused_until", UtcTime),
     Column("started_at", UtcTime),
     Column("deadline_at", UtcTime),
@@ -80,6 +105,13 @@ targets = Table(
     #: Interruptions in a row.
     Column("interrupted", Integer, nullable=False, server_default="0"),
     Column("remember", JSON),
+    #: Until then its site has nothing new.
+    Column("fresh_until", UtcTime),
+    #: Where its address led by permanent redirects the last times, and how many times in a row.
+    Column("moved_to", String(2048)),
+    Column("moved_times", Integer, nullable=False, server_default="0"),
+    #: Why it was paused by itself; None: an operator paused it, or nobody.
+    Column("paused_why", String(300)),
     Column("added_at", UtcTime, nullable=False),
     Column("last_scraped", UtcTime),
     Column("post_count", Integer, nullable=False, server_default="0"),
@@ -87,25 +119,14 @@ targets = Table(
     CheckConstraint(f"state IN {_STATES}", name="targets_state"),
     sqlite_autoincrement=True,
 )
-Index(
-    "targets_due",
-    targets.c.due_at,
-    sqlite_where=text("due_at IS NOT NULL"),
-    postgresql_where=text("due_at IS NOT NULL"),
+#: When the claim looks at a target next.
+TURN = case((targets.c.deferred_until > targets.c.due_at, targets.c.deferred_until), else_=targets.c.due_at)
+ASKED_TURN = case(
+    (targets.c.deferred_until > targets.c.requested_at, targets.c.deferred_until), else_=targets.c.requested_at
 )
-Index(
-    "targets_requested",
-    targets.c.request_rank,
-    targets.c.requested_at,
-    sqlite_where=text("requested_at IS NOT NULL"),
-    postgresql_where=text("requested_at IS NOT NULL"),
-)
-Index(
-    "targets_running",
-    targets.c.state,
-    sqlite_where=text("state = 'RUNNING'"),
-    postgresql_where=text("state = 'RUNNING'"),
-)
+_partial("targets_due", TURN, where="due_at IS NOT NULL")
+_partial("targets_requested", targets.c.request_rank, ASKED_TURN, where="requested_at IS NOT NULL")
+_partial("targets_running", targets.c.state, where="state = 'RUNNING'")
 
 runs = Table(
     "runs",
@@ -126,6 +147,8 @@ runs = Table(
     Column("posts_new", Integer, nullable=False, server_default="0"),
     Column("posts_edited", Integer, nullable=False, server_default="0"),
     Column("truncated", Boolean, nullable=False, server_default=false()),
+    #: Nothing of it was known before, though posts were: some between may have been missed.
+    Column("gap", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("target_id", "token"),
     CheckConstraint(f"state IN {_STATES}", name="runs_state"),
 )
@@ -152,15 +175,9 @@ sweeps = Table(
     CheckConstraint(f"state IN {_STATES}", name="sweeps_state"),
     sqlite_autoincrement=True,
 )
-Index(
-    "sweeps_one_refresh",
-    sweeps.c.kind,
-    unique=True,
-    sqlite_where=text("active AND kind = 'refresh'"),
-    postgresql_where=text("active AND kind = 'refresh'"),
-)
+_partial("sweeps_one_refresh", sweeps.c.kind, unique=True, where="active AND kind = 'refresh'")
 # as the dialects write `WHERE sweeps.active`, or the index is passed over
-Index("sweeps_active", sweeps.c.active, sqlite_where=text("active = 1"), postgresql_where=text("active"))
+_partial("sweeps_active", sweeps.c.active, where="active = 1", postgresql="active")
 Index("sweeps_ended", sweeps.c.ended_at)
 
 sweep_members = Table(
@@ -171,12 +188,7 @@ sweep_members = Table(
     Column("outcome", String(16)),
     Column("error", Text),
 )
-Index(
-    "sweep_members_open",
-    sweep_members.c.target_id,
-    sqlite_where=text("outcome IS NULL"),
-    postgresql_where=text("outcome IS NULL"),
-)
+_partial("sweep_members_open", sweep_members.c.target_id, where="outcome IS NULL")
 
 journal = Table(
     "journal",
@@ -201,13 +213,7 @@ journal = Table(
 Index("journal_target", journal.c.target_id, journal.c.id)
 Index("journal_at", journal.c.at)
 #: For folding the same refusals of a minute into one row.
-Index(
-    "journal_refused",
-    journal.c.target_id,
-    journal.c.at,
-    sqlite_where=text("refused_by IS NOT NULL"),
-    postgresql_where=text("refused_by IS NOT NULL"),
-)
+_partial("journal_refused", journal.c.target_id, journal.c.at, where="refused_by IS NOT NULL")
 
 posts = Table(
     "posts",
@@ -227,10 +233,13 @@ posts = Table(
     Column("version", Integer, nullable=False, server_default="1"),
     Column("first_seen_at", UtcTime, nullable=False),
     Column("last_seen_at", UtcTime, nullable=False),
+    #: Since when its source does not show it any more, though it should.
+    Column("vanished_at", UtcTime),
     UniqueConstraint("target_id", "native_id"),
     sqlite_autoincrement=True,
 )
 Index("posts_seen", posts.c.first_seen_at)
+Index("posts_window", posts.c.target_id, posts.c.published_at)
 
 post_versions = Table(
     "post_versions",
@@ -250,6 +259,12 @@ hosts = Table(
     Column("host", String(300), primary_key=True),
     Column("next_allowed_at", UtcTime, nullable=False),
     Column("reason", String(200), nullable=False),
+    #: Least time between two requests that its robots.txt asks for (seconds).
+    Column("crawl_delay_s", Float, nullable=False, server_default="0"),
+    #: Its robots.txt, as it was read then.
+    Column("robots_status", Integer),
+    Column("robots_text", Text),
+    Column("robots_at", UtcTime),
 )
 Index("hosts_blocked", hosts.c.next_allowed_at)
 

@@ -42,7 +42,7 @@ def settings_text(*, data_dir: str | None = None) -> str:
     Args:
         data_dir: Shown as the default in place of this user's.
     """
-    from config import Settings
+    from config import KINDS, Settings
 
     said = _comments(Path(sys.modules[Settings.__module__].__file__ or ""), Settings.__name__)
     parts = [
@@ -50,8 +50,9 @@ def settings_text(*, data_dir: str | None = None) -> str:
         "# 'gleand check --config FILE' shows every value, where it comes from, and what is wrong.\n"
         "# The token is safer in the variable GLEAND_API_TOKEN. Relative paths start where this file lies.\n"
     ]
-    for name, field in Settings.model_fields.items():
-        value = field.get_default(call_default_factory=True, validated_data={})
+    defaults = Settings()
+    for name in KINDS:
+        value = getattr(defaults, name)
         if name == "data_dir":
             value = data_dir or str(value).replace(str(Path.home()), "~", 1)
         parts.append("".join(f"# {line}\n" for line in said[name]) + f"#{name} = {_toml(name, value)}\n")

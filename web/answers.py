@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 
 from errors import BadRequest, Draining, GleandError, NotFound, Refused, StoreUnavailable, Unusable
 from web.protocols import View
@@ -91,4 +92,11 @@ def raw_headers(answer: Answer, more: Headers = ()) -> list[tuple[bytes, bytes]]
     return pairs
 
 
+def as_bytes(answer: Answer, headers: list[tuple[bytes, bytes]], *, head: bool = False) -> bytes:
+    """Write a whole answer; `head`: without its body, as HEAD wants it."""
+    lines = [_STATUS_LINES[answer.status], *(b"%b: %b\r\n" % pair for pair in headers), b"\r\n"]
+    return b"".join(lines if head else [*lines, answer.body])
+
+
 _COMMON = [(name.lower().encode(), value.encode()) for name, value in COMMON_HEADERS]
+_STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}

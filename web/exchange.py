@@ -8,13 +8,18 @@ from typing import Any
 
 from errors import BadRequest
 from web.answers import Answer, Headers, TurnedAway, raw_headers
+from web.connection import TURN, Turn
 from web.contract import BODY_LIMIT_BYTES
 from web.gate import Asked
+from web.memo import Recipe
 from web.status import known_tags
 
 Message = dict[str, Any]  # Any: ASGI has no closed type for its events
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+#: A request with one of these is not only its head, or changes what the connection does next.
+_MORE_THAN_A_HEAD = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 
 
 class ClientGone(Exception):
@@ -31,6 +36,7 @@ class Exchange:
         self.query: bytes = scope["query_string"]
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.fields = dict(self.headers)
+        self.turn: Turn = scope.pop(TURN)  # or it would hold itself
         self.started = False
 
     def text(self, name: bytes) -> str | None:
@@ -86,6 +92,11 @@ class Exchange:
             raise TurnedAway(408, "body_too_slow", text, headers=(("Connection", "close"),)) from None
         return bytes(body)
 
+    def keep(self, recipe: Recipe) -> None:
+        """Let whoever sends the same bytes again be answered by this recipe."""
+        if self.fields.keys().isdisjoint(_MORE_THAN_A_HEAD):
+            self.turn.keep(recipe)
+
     async def gone(self) -> None:
         """Return when the client has gone away. What else it sends meanwhile is passed over."""
         while (await self.receive())["type"] != "http.disconnect":
@@ -93,6 +104,7 @@ class Exchange:
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head of an answer."""
+        self.turn.heed()
         self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
@@ -105,5 +117,8 @@ class Exchange:
         headers = raw_headers(answer, more)
         if b"expect" in self.fields:
             headers.append((b"connection", b"close"))  # the client may or may not send the body now
+        elif ("Connection", "close") not in answer.headers and self.turn.send(answer, headers):
+            self.started = True
+            return
         await self.begin(answer.status, headers)
         await self.write(answer.body, more=False)

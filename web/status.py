@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
 from jobs.snapshot import make_page
 from web.answers import Answer, answer
-from web.contract import Args
+from web.contract import Args, Operation, path_id
 from web.protocols import Page, ServiceLike, View
 
+PATH = "/api/scrape-status"
 _TAG = re.compile(r'"[^"]*"')
 
 
@@ -26,6 +28,27 @@ class StatusCall:
 def status_call(args: Args) -> StatusCall:
     """Read what the query of a status call asks for."""
     return StatusCall(target_id=args.get("id"), sweep_id=args.get("sweep_id"), wait_s=args.get("wait") or 0.0)
+
+
+class StatusCalls:
+    """Knows a status call when it sees one."""
+
+    def __init__(self) -> None:
+        self._daemon, self._target = (Operation("GET", path) for path in (PATH, "/api/targets/{id}/status"))
+        self._read_before = functools.lru_cache(maxsize=256)(self._read)
+
+    def __call__(self, path: str, query: bytes) -> StatusCall | None:
+        """Read a path and its query; None: it is another call. Raises BadRequest."""
+        return (self._read if len(path) + len(query) > 200 else self._read_before)(path, query)
+
+    def _read(self, path: str, query: bytes) -> StatusCall | None:
+        if path == PATH:
+            return status_call(self._daemon.read_query(query))
+        if path.startswith("/api/targets/") and path.endswith("/status"):
+            target_id = path_id(path[len("/api/targets/") : -len("/status")])
+            if target_id is not None:
+                return status_call(self._target.read_query(query) | {"id": target_id})
+        return None
 
 
 def held_page(service: ServiceLike, call: StatusCall) -> Page | None:

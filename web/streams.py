@@ -117,7 +117,7 @@ class Streams:
                 raise Draining("the daemon is stopping", hint="ask again in a few seconds")
             if self._places.full:
                 raise _no_place()
-            with self._places.one(), self._joined():
+            with self._places, self._joined():
                 await self._stream(exchange, head, wanted)
         await exchange.write(b"", more=False)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,8 +19,8 @@ from web.protocols import Page, ServiceLike
 from web.status import StatusCall, asked_page, held_page, is_known, known_tags, status_answer
 
 _T = TypeVar("_T")
-#: Waiters woken in one turn of the loop (count); a turn takes about 50 us for each.
-WOKEN_AT_ONCE = 50
+#: Waiters woken in one turn of the loop (count); a turn takes about 50 us for each, with the next call that most make.
+WOKEN_AT_ONCE = 20
 
 
 class Places:
@@ -35,14 +35,12 @@ class Places:
         """Whether nobody more may wait."""
         return self.taken >= self._most
 
-    @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Hold a place."""
         self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self.taken -= 1
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +53,24 @@ class _Waiter:
     #: Whether the board held what it waits for; when it does not any more, the service is asked again.
     held: bool
     woken: asyncio.Future[None]
+    #: Whether its time is over; whether it has gone away.
+    ended: bool = False
+    left: bool = False
+
+    def wake(self) -> None:
+        """Let it look whether there is something to do."""
+        if not self.woken.done():
+            self.woken.set_result(None)
+
+    def end(self) -> None:
+        """Its time is over."""
+        self.ended = True
+        self.wake()
+
+    def leave(self) -> None:
+        """It went away."""
+        self.left = True
+        self.wake()
 
 
 class Waiters:
@@ -88,13 +104,13 @@ class Waiters:
                 pages[key] = held_page(self._service, waiter.call)
             page = pages[key]
             if waiter.held if page is None else not is_known(page, waiter.seen):
-                woken.append(waiter.woken)
+                woken.append(waiter)
         self._wake(woken)
 
-    def _wake(self, woken: list[asyncio.Future[None]]) -> None:
+    def _wake(self, woken: list[_Waiter]) -> None:
         """Wake some, and the others after the loop has looked at its connections: pollers are answered in between."""
-        for future in woken[:WOKEN_AT_ONCE]:
-            _resolve(future)
+        for waiter in woken[:WOKEN_AT_ONCE]:
+            waiter.wake()
         if len(woken) > WOKEN_AT_ONCE:
             self._loop.call_soon(self._wake, woken[WOKEN_AT_ONCE:])
 
@@ -102,35 +118,38 @@ class Waiters:
         """Whoever waits is answered now, and nobody waits any more."""
         self._stopping = True
         for waiter in self._waiters:
-            _resolve(waiter.woken)
+            waiter.wake()
 
     async def _changed_page(self, exchange: Exchange, call: StatusCall, tags: frozenset[str] | None) -> Page:
-        """Wait for a page that the client does not know, or for its time to end."""
-        with contextlib.ExitStack() as stack:
-            # before the first look at the board: an announcement passes by when there is no place taken
-            stack.enter_context(self._places.one())
-            first = await self._first_page(call, stack)
+        """Wait for a page that the client does not know, or for its time to end. Raises ClientGone."""
+        with self._places:  # before the first look at the board: an announcement passes by when no place is taken
+            first = await self._first_page(call)
             waiter = _Waiter(call, tags or _only(first), held=False, woken=self._loop.create_future())
+            timer = self._loop.call_later(call.wait_s, waiter.end)
             self._waiters.add(waiter)
-            stack.callback(self._waiters.discard, waiter)
-            end = self._loop.time() + call.wait_s
-            while True:
-                waiter.woken = self._loop.create_future()  # before the look: what changes from here on wakes us
-                page = held_page(self._service, call)
-                waiter.held = page is not None or (waiter.held and call.target_id is not None)
-                page = page or await self._asked_page(call)
-                left = end - self._loop.time()
-                if left <= 0 or self._stopping or not is_known(page, waiter.seen):
-                    return page
-                await self._sleep(waiter, left, exchange)
+            exchange.turn.when_gone(waiter.leave)
+            try:
+                while not waiter.left:
+                    waiter.woken = self._loop.create_future()  # before the look: what changes from here on wakes us
+                    page = held_page(self._service, call)
+                    waiter.held = page is not None or (waiter.held and call.target_id is not None)
+                    page = page or await self._asked_page(call)
+                    if waiter.ended or self._stopping or not is_known(page, waiter.seen):
+                        return page
+                    await waiter.woken
+                raise ClientGone
+            finally:
+                exchange.turn.when_gone(None)
+                self._waiters.discard(waiter)
+                timer.cancel()
+                if call.target_id is not None:
+                    self._unpin(call.target_id)
 
-    async def _first_page(self, call: StatusCall, stack: contextlib.ExitStack) -> Page:
+    async def _first_page(self, call: StatusCall) -> Page:
         """See to it that the board follows what is waited for; a sweep that it does not hold changes no more."""
         if call.target_id is None:
             return held_page(self._service, call) or await self._asked_page(call)
-        page = await self._in_thread(functools.partial(self._service.board.pin, call.target_id))
-        stack.callback(self._unpin, call.target_id)
-        return page
+        return await self._in_thread(functools.partial(self._service.board.pin, call.target_id))
 
     async def _asked_page(self, call: StatusCall) -> Page:
         return await self._in_thread(functools.partial(asked_page, self._service, call))
@@ -142,21 +161,6 @@ class Waiters:
         with contextlib.suppress(RuntimeError):  # the pool is closed: so is the daemon, soon
             self._pool.submit(self._service.board.unpin, target_id)
 
-    async def _sleep(self, waiter: _Waiter, seconds: float, exchange: Exchange) -> None:
-        """Until woken, or the time is over. Raises ClientGone."""
-        gone = asyncio.ensure_future(exchange.gone())
-        try:
-            await asyncio.wait({waiter.woken, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done():
-                raise ClientGone
-        finally:
-            gone.cancel()
-
 
 def _only(page: Page) -> frozenset[str]:
     return known_tags(page.etag) or frozenset()
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

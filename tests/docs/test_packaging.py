@@ -11,10 +11,10 @@ import pytest
 from gleand import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOT_MODULES = {"daemon", "api", "server", "cli", "config", "errors", "clock", "model"}
+ROOT_MODULES = {"daemon", "api", "server", "cli", "config", "errors", "clock", "kinds", "model"}
 #: Directories that are no part of the wheel.
 OUTSIDE = {"tests", "benchmarks", "docs", "deploy", "build", "dist"}
-GROUND = {"model", "errors", "clock", "config"}
+GROUND = {"model", "errors", "clock", "config", "kinds"}
 LEVELS = (GROUND | {"gleand"}, {"fsm", "terminal"}, {"sources", "store"}, {"jobs"}, {"web"}, {"api"}, {"server"})
 ROOMS = set().union(*LEVELS) | {"daemon", "cli"}
 WORKER_MAY = {"sources", "model", "errors", "clock"}

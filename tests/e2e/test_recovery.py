@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support.daemon import Daemon, descendants, is_alive, send
+from tests.support.daemon import Daemon, descendants, ignores_sigterm, is_alive, send
 from tests.support.settings import scrapers
 from tests.support.waiting import wait_until
 
@@ -99,6 +99,7 @@ def test_workers_that_are_being_stopped_do_not_outlive_a_killed_daemon(daemon: D
     daemon.settings["stop_grace_s"] = 30
     daemon.start()
     ids = busy(daemon, "ignores_sigterm", "late")
+    wait_until(lambda: sum(ignores_sigterm(pid) for pid in descendants(daemon.pid)) == 2)
     for target in ids.values():
         assert daemon.pull(target, "reset", force=True, reason="x").status_code == 202
     pids = set(descendants(daemon.pid))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.pool import EXPIRE_PATIENCE_S, IDLE_S, READY_S
-from jobs.protocol import MAX_RETRY_AFTER_S
+from jobs.pool import EXPIRE_PATIENCE_S, IDLE_S, NURSERY_IDLE_S, READY_S
+from model import MAX_WAIT_S
 from model import FetchLimits
 from tests.support.daemon import descendants, family, ignores_sigterm, is_alive, is_worker, open_files, send
 from tests.support.pools import Bench, make_order, open_bench
@@ -267,9 +267,21 @@ def test_without_descriptors_an_order_fails_with_a_reason_and_the_pool_goes_on(b
 # -- start and stop --------------------------------------------------------------------------------------------------
 
 
-def test_the_nursery_is_started_at_once_and_again_at_once_when_it_dies(bench: Bench) -> None:
-    (first,) = wait_until(nurseries, within_s=0.5)
-    wait_until(lambda: bench.pool.free() == 3)
+def test_the_nursery_is_started_when_an_order_needs_it_and_ends_when_none_has_for_long(bench: Bench) -> None:
+    assert bench.pool.free() == 3 and not nurseries()
+    assert bench.finish("good").ok
+    assert len(nurseries()) == 1
+    bench.clock.later_s += IDLE_S + 1
+    wait_until(lambda: not bench.pool.pids())
+    assert len(nurseries()) == 1
+    bench.clock.later_s += NURSERY_IDLE_S + 1
+    wait_until(lambda: not nurseries())
+    assert bench.finish("good").ok
+
+
+def test_a_nursery_that_dies_is_started_again_at_once(bench: Bench) -> None:
+    assert bench.finish("good").ok
+    (first,) = nurseries()
     send(first, signal.SIGKILL)
     wait_until(lambda: set(nurseries()) - {first}, within_s=0.5)
     assert bench.finish("good").ok
@@ -356,7 +368,7 @@ def test_a_forged_message_costs_its_own_run_only(bench: Bench, tmp_path: Path, m
 def test_a_wait_beyond_all_numbers_is_cut(bench: Bench, tmp_path: Path) -> None:
     file = tmp_path / "message"
     file.write_text(RESULT + ', "retry_after_s": 1' + "0" * 400 + "}", encoding="latin-1")
-    assert bench.finish("forges", str(file)).retry_after_s == MAX_RETRY_AFTER_S
+    assert bench.finish("forges", str(file)).retry_after_s == MAX_WAIT_S
 
 
 @pytest.mark.parametrize("token", ["0", "null", '"TOKEN"', "[TOKEN]", "99999999999999999999"])

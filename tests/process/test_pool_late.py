@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,12 @@ class Held:
 
     def late(self, order: Order) -> None:
         self.runs.late(order)
+
+    def said(self, order: Order, message: dict[str, Any]) -> None:
+        self.runs.said(order, message)
+
+    def gone(self, order: Order) -> None:
+        self.runs.gone(order)
 
     def freed(self) -> None:
         self.runs.freed()

@@ -32,8 +32,8 @@ def conn(engine: Engine) -> Iterator[Connection]:
 
 
 def due(conn: Connection, **how: Any) -> list[int]:
-    given = {"now": at(0), "full": set(), "skip": set(), "limit": 100} | how
-    return [one.id for one in queries.due(conn, **given)]
+    given = {"now": at(0), "skip": set(), "limit": 100} | how
+    return [one.id for one in queries.waiting(conn, **given)]
 
 
 def block(conn: Connection, host: str, seconds: float, reason: str = "test") -> None:
@@ -70,43 +70,40 @@ def test_what_is_due_now_is_due_and_what_is_due_later_is_not(conn: Connection) -
     assert due(conn) == [now]
 
 
-def test_the_limit_counts_both_kinds_together(conn: Connection) -> None:
+def test_the_limit_counts_each_kind(conn: Connection) -> None:
     asked = [add_target(conn, requested_at=at(-9 + n)) for n in range(3)]
     late = [add_target(conn, due_at=at(-9 + n)) for n in range(3)]
-    assert due(conn, limit=2) == asked[:2]
-    assert due(conn, limit=4) == asked + late[:1]
+    assert due(conn, limit=2) == asked[:2] + late[:2]
 
 
 @pytest.mark.parametrize("how", [{"requested_at": at(-1)}, {"due_at": at(-1)}])
-def test_what_may_not_start_is_left_out(conn: Connection, how: dict[str, Any]) -> None:
-    may = add_target(conn, host="free.example", **how)
-    add_target(conn, state="RUNNING", **how)
-    add_target(conn, paused_until=at(1), **how)
-    add_target(conn, host="blocked.example", **how)
-    add_target(conn, host="full.example", **how)
-    skipped = add_target(conn, **how)
-    block(conn, "blocked.example", 0.5)
-    block(conn, "free.example", -0.5)
-    assert due(conn, full={"full.example", "other.example"}, skip={skipped, 999_999}) == [may]
+def test_what_is_to_be_skipped_is_left_out(conn: Connection, how: dict[str, Any]) -> None:
+    may, skipped = add_target(conn, **how), add_target(conn, **how)
+    assert due(conn, skip={skipped, 999_999}) == [may]
 
 
-def test_a_pause_and_a_block_end_at_their_instant(conn: Connection) -> None:
-    target = add_target(conn, due_at=at(-1), paused_until=at(5), host="a.example")
-    block(conn, "a.example", 10)
-    assert [due(conn, now=at(t)) for t in (4.9, 5, 9.9, 10)] == [[], [], [], [target]]
+@pytest.mark.parametrize("how", [{"requested_at": at(-1)}, {"due_at": at(-1)}])
+def test_what_is_deferred_comes_at_its_time_and_in_that_order(conn: Connection, how: dict[str, Any]) -> None:
+    first, second = add_target(conn, **how), add_target(conn, **how)
+    conn.execute(queries.DEFER, [{"b_id": first, "b_until": at(10)}, {"b_id": second, "b_until": at(5)}])
+    assert [due(conn, now=at(t)) for t in (4.9, 5, 10)] == [[], [second], [second, first]]
 
 
-def test_force_starts_what_is_paused_but_not_on_a_host_that_waits(conn: Connection) -> None:
-    forced = add_target(conn, requested_at=at(-1), request_forced=True, paused_until=at(9))
-    add_target(conn, requested_at=at(-1), request_forced=True, paused_until=at(9), host="b.example")
-    add_target(conn, due_at=at(-1), request_forced=True, paused_until=at(9))  # not asked for
-    block(conn, "b.example", 60)
-    assert due(conn) == [forced]
+def test_a_deferral_that_is_over_does_not_bring_anything_forward(conn: Connection) -> None:
+    target = add_target(conn, due_at=at(5))
+    conn.execute(queries.DEFER, {"b_id": target, "b_until": at(-10)})
+    assert [due(conn, now=at(t)) for t in (0, 5)] == [[], [target]]
+
+
+def test_what_waits_says_what_the_claim_looks_at(conn: Connection) -> None:
+    add_target(conn, requested_at=at(-1), request_forced=True, paused_until=at(9), host="a.example")
+    (one,) = queries.waiting(conn, now=at(0), skip=[], limit=1)
+    assert (one.host, one.lane, one.paused_until, one.request_forced) == ("a.example", 0, at(9), True)
 
 
 def test_ten_thousand_to_skip_fit_into_one_statement(conn: Connection) -> None:
     target = add_target(conn, due_at=at(-1))
-    assert due(conn, skip=set(range(10**6, 10**6 + 10_000)), full={f"h{n}" for n in range(10_000)}) == [target]
+    assert due(conn, skip=set(range(10**6, 10**6 + 10_000))) == [target]
 
 
 def test_the_next_due_is_the_least(conn: Connection) -> None:
@@ -324,3 +321,30 @@ def test_a_writing_transaction_takes_the_lock_when_it_begins(tmp_path: Path) -> 
             pass
         with writing.begin(), engine.begin() as reader:
             assert reader.execute(queries.NEXT_DUE).scalar() is None  # who reads does not wait
+
+
+def test_a_robots_txt_is_kept_beside_what_the_host_asked_for(conn: Connection) -> None:
+    block(conn, "a.example", 60, "asked")
+    for status in (503, 200):
+        queries.keep_robots(conn, "a.example", now=at(1), status=status, text="User-agent: *", crawl_delay_s=4)
+    queries.keep_robots(conn, "b.example", now=at(2), status=404, text="", crawl_delay_s=0)
+    found = conn.execute(queries.ROBOTS_OF, {"b_hosts": ["a.example", "b.example", "c.example"]}).all()
+    assert [tuple(one) for one in found] == [
+        ("a.example", 200, "User-agent: *", at(1)),
+        ("b.example", 404, "", at(2)),
+    ]
+    held = conn.execute(queries.HOSTS, {"b_now": at(30)}).all()
+    assert [tuple(one) for one in held] == [("a.example", at(60), "asked", 4.0)]
+    assert [one.host for one in conn.execute(queries.HOSTS, {"b_now": at(90)})] == ["a.example"]  # for its delay
+
+
+def test_when_runs_on_hosts_ended_last(conn: Connection) -> None:
+    for host, *ended in (("a.example", -5, -3), ("b.example", -100), ("", -1)):
+        target = add_target(conn, host=host)
+        for number, seconds in enumerate(ended):
+            own = {"id": 1000 * target + number, "target_id": target, "token": number, "boot_id": 1}
+            conn.execute(
+                queries.ADD_RUN,
+                own | {"state": "FAILED", "started_at": at(-200), "deadline_at": at(0), "ended_at": at(seconds)},
+            )
+    assert [tuple(one) for one in conn.execute(queries.LAST_ENDED, {"b_since": at(-50)})] == [("a.example", at(-3))]

@@ -65,7 +65,9 @@ def too_much(state: list[bool]) -> Any:
     def op(tx: Tx) -> None:
         adds("half of it")(tx)
         try:
-            tx.conn.execute(text("INSERT INTO hosts VALUES ('big', 0, zeroblob(1000000))"))
+            tx.conn.execute(
+                text("INSERT INTO hosts (host, next_allowed_at, reason) VALUES ('big', 0, zeroblob(1000000))")
+            )
         except SQLAlchemyError:
             state.append(in_transaction(tx.conn))
             raise

@@ -36,7 +36,7 @@ class Daemon:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.settings = {"allow_private_networks": True, "host_delay_s": 0, "workers": 4, "scrape_timeout_s": 30}
-        self.settings |= settings
+        self.settings |= {"respect_robots": False} | settings
         self.prefix = prefix
         self.env = env or {}
         self.process: subprocess.Popen[bytes] | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from config import Settings
 from jobs.core import Core
 from jobs.service import Service
 from model import Order, Outcome, Post
+from sources.urls import host_of
 from store import schema as s
 from store.engine import migrate, open_engine
 from store.writer import Writer
@@ -61,6 +63,9 @@ class FakePool:
         self.stopping: dict[int, Order] = {}
         self.reserved: set[int] = set()
         self.slots = 0
+        #: What runs were told.
+        self.answers: list[dict[str, Any]] = []
+        self.gone: Callable[[Order], None] = lambda order: None
 
     def free(self) -> int:
         return max(0, self.size - len(self.reserved) - len(self.running) - len(self.stopping))
@@ -83,10 +88,16 @@ class FakePool:
         order = self.running.pop(token, None)
         if order is not None and not self.dies_at_once:
             self.stopping[token] = order
+        elif order is not None:
+            self.gone(order)
 
     def bury(self) -> None:
         """Whatever was stopping is gone."""
-        self.stopping.clear()
+        while self.stopping:
+            self.gone(self.stopping.popitem()[1])
+
+    def answer(self, token: int, message: dict[str, Any]) -> None:
+        self.answers.append(message)
 
     def worker_of(self, target_id: int) -> str:
         if any(order.target.id == target_id for order in self.stopping.values()):
@@ -136,6 +147,7 @@ class House:
         self.service = Service(self.core)
         self.pool = FakePool(size)
         self.core.pool = self.pool
+        self.pool.gone = self.service.runs.gone
 
     def __enter__(self) -> House:
         self.writer.start()
@@ -194,6 +206,12 @@ class House:
     def fail(
         self, handle: str, error: str = "no luck", *, ours: bool = True, retry_after_s: float | None = None
     ) -> None:
+        if ours and retry_after_s is not None and self.order(handle).target.url:  # a session of ours tells it at once
+            why = "the host asked to wait (Retry-After)"
+            order = self.order(handle)
+            host = host_of(order.target.url)
+            told = {"t": "told", "token": order.token, "host": host, "wait_s": retry_after_s, "why": why}
+            self.service.runs.said(order, told)
         self._tell(handle, Outcome(ok=False, error=error, error_is_ours=ours, retry_after_s=retry_after_s))
 
     def overdue(self, handle: str, kind: str = "deadline") -> None:
@@ -208,6 +226,7 @@ class House:
         order = self.order(handle)
         del self.pool.running[order.token]
         self.service.runs.finished(order, outcome)
+        self.service.runs.gone(order)
         self.flush()
 
     def run(self, name: str, **more: Any) -> int:
@@ -236,8 +255,7 @@ class House:
 
     def block(self, host: str, seconds: float, reason: str = "Retry-After") -> None:
         """A host wants to be left alone."""
-        row = {"host": host, "next_allowed_at": self.clock.now() + timedelta(seconds=seconds), "reason": reason}
-        self.writer.run(lambda tx: tx.conn.execute(s.hosts.insert().values(row)))
+        self.writer.run(lambda tx: self.service.runs.host_asked(tx, host, seconds, reason, self.clock.now()))
 
     def column(self, target_id: int, name: str) -> Any:
         with self.engine.connect() as conn:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.pool import Pool
+from jobs.protocol import Message
 from model import FetchLimits, Order, Outcome, Target
 from tests.support.daemon import SCRAPERS
 from tests.support.waiting import wait_until
@@ -40,6 +41,8 @@ class Heard:
         self.beats: list[int] = []
         self.progress: list[tuple[int, str]] = []
         self.lates: list[int] = []
+        self.saids: list[tuple[int, Message]] = []
+        self.gones: list[int] = []
         self.frees = 0
 
     def finished(self, order: Order, outcome: Outcome) -> None:
@@ -63,6 +66,13 @@ class Heard:
     def late(self, order: Order) -> None:
         self.lates.append(order.token)
 
+    def said(self, order: Order, message: Message) -> None:
+        self.saids.append((order.token, message))
+
+    def gone(self, order: Order) -> None:
+        assert order.token not in self.gones
+        self.gones.append(order.token)
+
     def freed(self) -> None:
         self.frees += 1
 
@@ -83,7 +93,7 @@ class Bench:
         return order
 
     def finish(self, source: str, handle: str = "x", **more: Any) -> Outcome:
-        """Give an order; wait for its result, and for its worker to be idle (or ending): the clock may be turned then."""
+        """Give an order; wait for its result, and for its worker to be idle or ending: then the clock may be turned."""
         order = self.give(source, handle, **more)
         wait_until(lambda: order.token in self.heard.outcomes, within_s=10)
         wait_until(lambda: not self.pool.holds(order.token))

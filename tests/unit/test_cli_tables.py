@@ -243,7 +243,7 @@ def test_a_number_that_json_has_not_is_not_taken_for_silence(
 
 
 def test_a_start_loads_nothing_heavy() -> None:
-    heavy = ("requests", "rich", "pydantic", "flask", "sqlalchemy", "xml.etree", "asyncio")
+    heavy = ("requests", "rich", "msgspec", "flask", "sqlalchemy", "xml.etree", "asyncio")
     for args in (["--version"], ["--help"], ["status", "--help"], ["completions", "zsh"]):
         code = f"import cli, sys; cli.main({args!r}); print([m for m in {heavy!r} if m in sys.modules])"
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
-from config import ConfigError, Settings, describe, is_loopback, load, mask_url
+from config import KINDS, ConfigError, Settings, describe, is_loopback, load, mask_url
 
 
 def wrong(environ: dict[str, str], **overrides: Any) -> list[str]:
@@ -55,9 +55,15 @@ def test_settings_made_directly_do_not_read_the_environment(monkeypatch: pytest.
     assert Settings().port == 5000
 
 
+def test_settings_made_directly_are_checked() -> None:
+    assert Settings(port="9", allowed_hosts="a.example, b.example").allowed_hosts == ("a.example", "b.example")
+    with pytest.raises(ConfigError, match="port .* should be a whole number, at least 0, at most 65535, got 'x'"):
+        Settings(port="x")
+
+
 def test_settings_are_frozen() -> None:
-    with pytest.raises(ValidationError):
-        load(environ={}).port = 1
+    with pytest.raises(FrozenInstanceError):
+        load(environ={}).port = 1  # type: ignore[misc]  # that is the point
 
 
 def test_systemd_s_state_directory_is_where_the_data_goes() -> None:
@@ -141,6 +147,39 @@ def test_lists_from_variables_are_separated_by_commas() -> None:
     assert (st.allowed_hosts, st.allowed_origins) == (("a.example", "b.example:8080"), ())
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("port", "x", "should be a whole number, at least 0, at most 65535, got 'x'"),
+        ("scrape_timeout_s", 0, "should be a number, more than 0, at most 604800, got 0"),
+        (
+            "body_limit_bytes",
+            "10 apples",
+            "should be a number of bytes, or one with a unit such as 10 MiB, got '10 apples'",
+        ),
+        ("log_level", "loud", "should be one of debug, info, warning, error, got 'loud'"),
+        ("allow_private_networks", "perhaps", "should be true or false, got 'perhaps'"),
+        ("contact", 5, "should be a string, got 5"),
+        ("scraper_path", 5, "should be a path, got 5"),
+        ("allowed_hosts", ["a", 1], "does not fit: Expected `str`, got `int` - at `$[1]`, got ['a', 1]"),
+        ("scrapers", ["a"], "does not fit: Expected `object`, got `array`, got ['a']"),
+    ],
+)
+def test_a_problem_says_what_would_fit(name: str, value: Any, said: str) -> None:
+    assert wrong({}, **{name: value}) == [f"{name} (flag) {said}"]
+
+
+@pytest.mark.parametrize(("given", "meant"), [("5", 5), (" 5 ", 5), ("5.0", 5), (5.0, 5)])
+def test_a_whole_number_may_be_written_in_more_than_one_way(given: Any, meant: int) -> None:
+    workers = load(None, {"workers": given}, {}).workers
+    assert (workers, type(workers)) == (meant, int)
+
+
+@pytest.mark.parametrize(("given", "meant"), [("yes", True), ("ON", True), ("1", True), ("off", False), (0, False)])
+def test_yes_and_no_may_be_written_in_more_than_one_way(given: Any, meant: bool) -> None:
+    assert load(None, {"allow_private_networks": given}, {}).allow_private_networks is meant
+
+
 def test_true_is_no_number(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="should not be true or false"):
         load(toml(tmp_path, "port = true"), environ={})
@@ -210,4 +249,4 @@ def test_the_database_s_password_is_masked() -> None:
 
 
 def test_every_setting_is_described() -> None:
-    assert [name for name, _, _ in describe(load(environ={}))] == list(Settings.model_fields)
+    assert [name for name, _, _ in describe(load(environ={}))] == list(KINDS)

@@ -223,21 +223,11 @@ def test_a_local_zone_without_a_name_is_still_one() -> None:
     assert hours_of_local_zone("XYZ-3") == "15 15"
 
 
-# -- limits and backoff ----------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------------------------
 
 
 def test_after_a_jump_of_the_clock_nothing_is_due_later_than_its_next_turn() -> None:
     assert schedules.latest("every 15m", failing=False, now=NOW) == NOW + timedelta(seconds=945)
     assert schedules.latest("0 13 * * *", failing=False, now=NOW) == NOW + timedelta(hours=1)
     assert schedules.latest("manual", failing=False, now=NOW) == NOW
-    assert schedules.latest("every 15m", failing=True, now=NOW) == NOW + timedelta(hours=7.5)
-
-
-def test_backoff_doubles_up_to_a_ceiling_and_never_ends() -> None:
-    waits = [schedules.backoff_s(n, spread=0.5) for n in range(1, 2000)]
-    assert waits[:4] == [60, 120, 240, 480]
-    assert waits[-1] == max(waits) == schedules.BACKOFF_CAP_S
-
-
-def test_backoff_is_jittered_by_a_quarter() -> None:
-    assert [schedules.backoff_s(1, spread=spread) for spread in (0.0, 1.0)] == [45, 75]
+    assert schedules.latest("every 15m", failing=True, now=NOW) == NOW + timedelta(hours=30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import select
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from config import Settings
 from errors import NotFound
 from server import HttpServer
 from tests.support.fake_service import STATUS, TARGET_STATUS, FakePage, FakeService, wait_until
+from tests.support.wire import Bench, on_bench
 from tests.unit.test_server import connected, read_answer, running
 from web.status import StatusCall, asked_page
 
@@ -241,3 +243,50 @@ def test_stop_answers_those_who_wait(service: FakeService, tags: str | None) -> 
         server.stop(5.0)
         assert time.monotonic() - begun < 2.0
         assert {read_answer(sock)[0].status for sock in socks} == {304 if tags else 200}
+
+
+def test_a_client_that_left_before_its_call_was_looked_at_does_not_wait(service: FakeService) -> None:
+    async def test(bench: Bench) -> None:
+        line = bench.line()
+        line.connection.data_received(b"GET /api/scrape-status?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        line.leave()
+        await bench.settle()
+        assert bench.door._places.taken == 0
+
+    on_bench(test, service)
+
+
+def test_a_client_that_leaves_with_several_calls_in_a_row_ends_the_one_that_waits(
+    service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(bench: Bench) -> None:
+        line = bench.line()
+        wait = b"GET /api/scrape-status?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        line.connection.data_received(wait + wait)
+        await bench.settle(within_s=0.05)
+        assert bench.door._places.taken == 1
+        line.leave()
+        await bench.settle()
+        assert bench.door._places.taken == 0
+
+    on_bench(test, service)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("call", ["/api/users", "/api/targets/8/status"])
+def test_a_client_that_leaves_with_several_calls_in_a_row_is_no_error(
+    service: FakeService, caplog: pytest.LogCaptureFixture, call: str
+) -> None:
+    left = threading.Event()
+    service.answers["users"] = service.answers["target_status"] = lambda: left.wait(10) and {}
+
+    async def test(bench: Bench) -> None:
+        line = bench.line()
+        line.connection.data_received(f"GET {call} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * 2)
+        await bench.settle(within_s=0.05)
+        line.leave()
+        left.set()
+        await bench.settle()
+
+    on_bench(test, service)
+    assert not caplog.records

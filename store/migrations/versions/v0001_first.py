@@ -1,9 +1,8 @@
 """The first schema."""
 
 from alembic import op
-from sqlalchemy import insert
 
-from store.schema import metadata, tokens
+from store.schema import create
 
 revision = "0001"
 down_revision = None
@@ -11,6 +10,4 @@ down_revision = None
 
 def upgrade() -> None:
     """Create every table."""
-    bind = op.get_bind()
-    metadata.create_all(bind)
-    bind.execute(insert(tokens).values(id=1, last=0))
+    create(op.get_bind())
