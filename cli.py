@@ -143,19 +143,28 @@ def check(config: Path | None, chosen: dict[str, str], as_json: bool, **flags: s
     except ConfigError as exc:
         wrong = [(p.setting, p.text) for p in exc.problems]
     else:
-        rows = describe(settings)
-        schedule = _schedule_problem(settings)
-        wrong = ([("default_schedule", schedule)] if schedule else []) + _scraper_problems(settings)
+        rows, wrong = describe(settings), _problems(settings)
     if as_json:
         shown = [{"name": name, "value": value, "source": source} for name, value, source in rows]
-        problems = [{"setting": name, "problem": text} for name, text in wrong]
-        click.echo(json.dumps({"ok": not wrong, "settings": shown, "problems": problems}, indent=2))
+        told = [{"setting": name, "problem": text} for name, text in wrong]
+        click.echo(json.dumps({"ok": not wrong, "settings": shown, "problems": told}, indent=2))
     else:
         bad = {name for name, _ in wrong}
         table(["", "setting", "value", "from"], [["!" if row[0] in bad else "", *row] for row in rows])
         for _, text in wrong:
             complain(text)
     return EXIT_CONFIG if wrong else EXIT_OK
+
+
+def _problems(settings: Any) -> list[tuple[str, str]]:  # Any: config.Settings, imported late
+    """What is wrong with settings that can be read: the setting, and a sentence."""
+    from sources.checks import check_sources
+    from sources.plugins import discover
+    from terminal.checks import import_problems
+
+    schedule = _schedule_problem(settings)
+    wrong = check_sources(settings) + [("scrapers", text) for text in discover().problems]
+    return ([("default_schedule", schedule)] if schedule else []) + (wrong or import_problems(settings))
 
 
 def _schedule_problem(settings: Any) -> str | None:  # Any: config.Settings, imported late
@@ -167,27 +176,6 @@ def _schedule_problem(settings: Any) -> str | None:  # Any: config.Settings, imp
     except Unusable as exc:
         return f"default_schedule: {exc.message}" + (f"; {exc.hint}" if exc.hint else "")
     return None
-
-
-def _scraper_problems(settings: Any) -> list[tuple[str, str]]:  # Any: config.Settings, imported late
-    """Import each scraper as a worker would, in a process of its own: it is somebody's code."""
-    import subprocess
-
-    code = "import importlib,sys;m,f=sys.argv[1].split(':');callable(getattr(importlib.import_module(m),f)) or 1/0"
-    paths = [str(settings.scraper_path or ""), str(Path(__file__).resolve().parent)]
-    env = {k: v for k, v in os.environ.items() if not k.startswith("GLEAND_")}
-    env["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    wrong = []
-    for name, entry in settings.scrapers.items():
-        try:
-            command = [sys.executable, "-P", "-c", code, entry]
-            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
-            why = (done.stderr.strip().splitlines() or ["no reason given"])[-1] if done.returncode else ""
-        except subprocess.TimeoutExpired:
-            why = "it was still importing after 30 s"
-        if why:
-            wrong.append(("scrapers", f"scrapers: {name} = {entry} cannot be imported: {why}"))
-    return wrong
 
 
 # -- targets ---------------------------------------------------------------------------------------------------------

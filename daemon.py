@@ -120,6 +120,7 @@ class Daemon:
         from jobs.scrape import ClaimRound
         from jobs.service import Service
         from server import HttpServer
+        from sources.plugins import entry_points
         from store.engine import open_engine
         from store.writer import Writer
 
@@ -132,6 +133,7 @@ class Daemon:
         self.engine = open_engine(settings.db_url)
         self.writer = Writer(self.engine, on_commit=lambda: self.core.board.publish())
         self.core = Core(engine=self.engine, writer=self.writer, clock=SystemClock(), settings=settings)
+        self.core.plugins = entry_points()
         self.service = Service(self.core)
         self.pool = Pool(
             workers=settings.workers,
@@ -284,8 +286,12 @@ def run(settings: Any, again: Callable[[], Any]) -> int:  # Any: config.Settings
     """
     gc.disable()  # what is made at the start stays: looking through it for garbage takes 35 ms
     from errors import CannotListen, GleandError
+    from sources.checks import check_sources
     from store.engine import DatabaseHeld, DatabaseUnusable, lock_database
 
+    wrong = check_sources(settings)
+    if wrong:
+        return _complain("; ".join(text for _, text in wrong), EXIT_CONFIG)
     supervisor = Supervisor(os.environ)
     _prepare_process(settings)
     signals = Signals()

@@ -93,6 +93,8 @@ class Core:
     live: dict[int, Live] = field(default_factory=dict)
     #: Targets that are being removed, and by how many: nothing starts them.
     removing: Counter[int] = field(default_factory=Counter)
+    #: Sources that installed packages bring: name to `module:function`.
+    plugins: dict[str, str] = field(default_factory=dict)
     #: robots.txt of hosts, newest last: when it was read (monotonic), status, text.
     robots: dict[str, tuple[float, int, str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)

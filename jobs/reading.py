@@ -85,7 +85,7 @@ class Reading:
         return Registry(
             default_source=st.default_source,
             handle_url=st.handle_url,
-            own=st.own_sources,
+            own=dict.fromkeys(self._core.plugins, "") | st.own_sources,
             bases=st.source_bases,
             enabled=st.enabled_sources,
         )

@@ -240,7 +240,7 @@ class Claims:
             robots=robots,
             fresh_s=self._fresh_s(row, now),
             options=st.options_of(row.source),
-            scraper=st.scrapers.get(row.source),
+            scraper=st.scrapers.get(row.source) or core.plugins.get(row.source),
             scraper_path=str(Path(st.scraper_path).resolve()) if st.scraper_path else None,
         )
         mono = core.clock.monotonic()

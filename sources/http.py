@@ -1,8 +1,8 @@
 """The HTTP session a source works with: one per run, bounded in time, size and reach.
 
-Nothing here retries: a retry is a later run. manners.py says when a host may be asked, and waits for that. DNS and TLS can take longer than any limit said here; only the
-pool, which kills the worker at the deadline, bounds them. For the same reason a run that is too long is not failed
-from here: the budget ends a little after the deadline.
+Nothing here retries: a retry is a later run. manners.py says when a host may be asked, and waits for that. DNS and TLS
+can take longer than any limit said here; only the pool, which kills the worker at the deadline, bounds them. For the
+same reason a run that is too long is not failed from here: the budget ends a little after the deadline.
 """
 
 from __future__ import annotations

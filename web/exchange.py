@@ -36,7 +36,8 @@ class Exchange:
         self.query: bytes = scope["query_string"]
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.fields = dict(self.headers)
-        self.turn: Turn = scope.pop(TURN)  # or it would hold itself
+        #: What ASGI has no words for.
+        self.turn: Turn = scope.pop(TURN)  # taken out, or it would hold itself
         self.started = False
 
     def text(self, name: bytes) -> str | None:
@@ -96,11 +97,6 @@ class Exchange:
         """Let whoever sends the same bytes again be answered by this recipe."""
         if self.fields.keys().isdisjoint(_MORE_THAN_A_HEAD):
             self.turn.keep(recipe)
-
-    async def gone(self) -> None:
-        """Return when the client has gone away. What else it sends meanwhile is passed over."""
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head of an answer."""

@@ -9,8 +9,8 @@ import shlex
 import subprocess
 import tomllib
 from pathlib import Path
-from typing import get_type_hints
 from types import SimpleNamespace
+from typing import get_type_hints
 
 import click
 import pytest

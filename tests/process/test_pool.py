@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.pool import EXPIRE_PATIENCE_S, IDLE_S, NURSERY_IDLE_S, READY_S
-from model import MAX_WAIT_S
-from model import FetchLimits
+from model import MAX_WAIT_S, FetchLimits
 from tests.support.daemon import descendants, family, ignores_sigterm, is_alive, is_worker, open_files, send
 from tests.support.pools import Bench, make_order, open_bench
 from tests.support.waiting import wait_until

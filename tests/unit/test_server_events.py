@@ -18,6 +18,7 @@ from config import Settings
 from errors import StoreUnavailable
 from server import HttpServer
 from tests.support.fake_service import ENTRY, FakeService, wait_until
+from tests.support.wire import Bench, on_bench
 from tests.unit.test_server import connected, read_answer, running
 from web import streams
 
@@ -325,6 +326,19 @@ def test_a_client_that_leaves_frees_its_place_and_with_the_last_the_hub_rests(
         service.happen()
         assert third.event().id == 5
     assert len(service.asked) > asked
+
+
+def test_a_client_that_leaves_with_a_call_behind_its_stream_frees_its_place(service: FakeService) -> None:
+    async def test(bench: Bench) -> None:
+        line = bench.line()
+        line.connection.data_received(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2)
+        await bench.settle(within_s=0.1)
+        assert (bench.door._places.taken, len(bench.door._streams)) == (1, 1)
+        line.leave()
+        await bench.settle()
+        assert (bench.door._places.taken, len(bench.door._streams)) == (0, 0)
+
+    on_bench(test, service)
 
 
 def test_one_read_serves_all_streams(server: HttpServer, service: FakeService) -> None:

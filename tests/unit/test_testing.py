@@ -142,7 +142,7 @@ def test_a_scraper_may_give_what_it_may_give_in_a_worker(found: Any) -> None:
         (Post(native_id=7), "the post 7 has a native_id that is a int, not a text"),  # type: ignore[arg-type]
         (Post(native_id="1", title=None), "the post '1' has a title that is a NoneType"),  # type: ignore[arg-type]
         (Post(native_id="1", url="x" * 9000), "has a url of more than 8192 characters, which would be cut"),
-        (Post(native_id="1", published_at=datetime(2026, 1, 1)), "has a published_at without a time zone"),  # noqa: DTZ001
+        (Post(native_id="1", published_at=datetime(2026, 1, 1)), "has a published_at without a time zone"),
         (Post(native_id="1", published_at=datetime(1, 1, 1, tzinfo=UTC)), "in the year 1, which would be left out"),
         (Post(native_id="1", published_at="2026-01-01"), "published_at that is a str"),  # type: ignore[arg-type]
         (Post(native_id="1", media="https://x.example/"), "media that are not a tuple"),  # type: ignore[arg-type]
