@@ -70,7 +70,7 @@ def scrape(target: Target, http: Http) -> Iterator[Post | Profile | Remember | W
 
     wanted = min(max(target.range or 0, _USUAL), _MOST)
     address = re.sub(r"max_results=\d+", f"max_results={wanted}", target.url)
-    for found in follow(address, http, is_api=True):
+    for found in follow(address, http, is_api=True, may_be_page=False):
         if isinstance(found, Profile):
             yield Profile(display_name=target.handle.removeprefix("au:"))
         elif isinstance(found, Post):

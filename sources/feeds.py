@@ -14,7 +14,7 @@ from errors import ScrapeFailed, Unusable
 from model import Post, Profile, Remember, Target, Window
 from sources import json_feed, xml_feed
 from sources.documents import Kind, kind_of, linked_feed, text_of
-from sources.http import BadStatus, Http
+from sources.http import Answer, BadStatus, Http
 from sources.items import Feed, posts
 from sources.paging import NoAccount
 from sources.urls import host_of, normalise_url
@@ -26,7 +26,7 @@ _FRESH = "fresh_s"
 
 
 def follow(
-    address: str, http: Http, *, wanted: int | None = None, is_api: bool = False
+    address: str, http: Http, *, wanted: int | None = None, is_api: bool = False, may_be_page: bool = True
 ) -> Iterator[Post | Profile | Remember | Window]:
     """Fetch a feed and give its title, its posts and, last, its validators; nothing where it has not changed.
 
@@ -39,25 +39,18 @@ def follow(
         wanted: How many posts are asked for (`range`): where the first document has fewer, those it names as older are
             read too.
         is_api: The feed is a documented interface; see Http.get.
+        may_be_page: A page is not an error.
 
     Raises:
         ScrapeFailed: There is no answer, it is no feed, or nothing in it can be read.
     """
-    moved_to = ""
-    answer = http.get(address, conditional=True, is_api=is_api)
+    answer, moved_to = _fetch(address, http, is_api=is_api, may_be_page=may_be_page)
     if answer.not_modified:
         _stay_away(http)
-        return
-    text = text_of(answer)
-    if kind_of(text) is Kind.PAGE:
-        moved_to = _feed_of(text, answer.url)
-        answer = http.get(moved_to, conditional=True)
-        if answer.not_modified:
-            _stay_away(http)
+        if moved_to:
             yield Profile(url=moved_to)
-            return
-        text = text_of(answer)
-    feed = _read(text, answer.url)
+        return
+    feed = _read(text_of(answer), answer.url)
     found, unread = posts(feed, http.on_progress)
     if unread and not found:
         raise ScrapeFailed("the feed is broken, and no item in it can be read")
@@ -68,22 +61,40 @@ def follow(
         yield from older.posts(wanted)
     if feed.is_whole and not unread and not older.pages and newest_first(found):
         yield Window()
+    yield Remember(values=_remembered(feed, answer, http) if feed.is_whole and older.is_complete else {})
+
+
+def _fetch(address: str, http: Http, *, is_api: bool, may_be_page: bool) -> tuple[Answer, str]:
+    """The feed's document, and its address where that is another than was given."""
+    answer = http.get(address, conditional=True, is_api=is_api)
+    if answer.not_modified:
+        return answer, ""
+    text = text_of(answer)
+    if kind_of(text) is not Kind.PAGE:
+        return answer, ""
+    if not may_be_page:
+        raise ScrapeFailed("the service answered with a web page instead of the account's feed")
+    moved_to = _feed_of(text, answer.url)
+    return http.get(moved_to, conditional=True), moved_to
+
+
+def _remembered(feed: Feed, answer: Answer, http: Http) -> dict[str, str]:
+    """The validators, and what the feed said of when to come back, which is told the daemon too."""
     http.fresh_for(feed.fresh_s)
-    fresh = {_FRESH: f"{feed.fresh_s:.0f}"} if feed.fresh_s else {}
-    yield Remember(values=answer.validators() | fresh if feed.is_whole and older.is_complete else {})
+    return answer.validators() | ({_FRESH: f"{feed.fresh_s:.0f}"} if feed.fresh_s else {})
 
 
 def follow_account(
     target: Target, http: Http, *, absent: str, address: str = "", is_api: bool = False
 ) -> Iterator[Post | Profile | Remember | Window]:
-    """Follow the feed of an account, at the target's address or another.
+    """Follow the feed of an account, at the target's address or another; a page, such as that of a login, is none.
 
     Raises:
         NoAccount: There is nothing at the address; `absent` says what that means.
         ScrapeFailed: See follow.
     """
     try:
-        yield from follow(address or target.url, http, wanted=target.range, is_api=is_api)
+        yield from follow(address or target.url, http, wanted=target.range, is_api=is_api, may_be_page=False)
     except BadStatus as exc:
         if exc.status in (404, 410):
             raise NoAccount(absent, status=exc.status) from exc

@@ -105,6 +105,16 @@ def test_an_account_that_is_not_there_is_named(site: Site, name: str, status: in
 
 
 @pytest.mark.parametrize("name", HANDLES)
+def test_a_page_in_place_of_the_feed_leads_to_no_other_feed(site: Site, name: str) -> None:
+    handle, path = HANDLES[name]
+    site.answer(path, status=302, Location="/login")
+    site.answer("/login", b'<html><link rel="alternate" type="application/rss+xml" href="/news.rss"></html>')
+    site.answer("/news.rss", atom("a:1"))
+    with pytest.raises(ScrapeFailed, match="the service answered with a web page instead of the account's feed"):
+        run(site, name, handle)
+
+
+@pytest.mark.parametrize("name", HANDLES)
 def test_a_refusal_for_now_says_how_long_it_holds(site: Site, name: str) -> None:
     handle, path = HANDLES[name]
     site.answer(path, status=429, Retry_After="90")
