@@ -33,7 +33,7 @@ Fetch = Callable[[str], tuple[int, str]]
 class Robots:
     """A robots.txt as it was read last."""
 
-    #: 2xx: there is one; 4xx: there is none; 5xx: it could not be read.
+    #: 2xx: there is one; 4xx: there is none. One that could not be read is not kept.
     status: int
     text: str = ""
     #: Since then (seconds).
@@ -93,14 +93,13 @@ class Manners:
         if fetch is None or not self._respect:
             return
         known = self._robots.get(host)
-        if known is None or known.age_s > ROBOTS_FRESH_S:
+        is_new = known is None or known.age_s > ROBOTS_FRESH_S
+        if known is None or is_new:
             known = self._read(host, url, fetch, known)
-            self._turn(host)
-        if known.status >= 500:
-            text = f"the robots.txt of {host} cannot be read (status {known.status}), so nothing may be fetched there"
-            raise ScrapeFailed(text, retry_after_s=ROBOTS_RETRY_S)
         if 200 <= known.status < 300 and not _parsed(known.text).can_fetch(url, self._agent):
             raise RobotsRefuse(f"the robots.txt of {host} does not allow this address")
+        if is_new:
+            self._turn(host)
 
     def told(self, host: str, wait_s: float, why: str) -> None:
         """A host asked to be left alone."""
@@ -121,15 +120,17 @@ class Manners:
             self._on_progress(f"waiting for a turn at {host}")
 
     def _read(self, host: str, url: str, fetch: Fetch, old: Robots | None) -> Robots:
-        """Fetch it anew; one that cannot be read leaves the old one in force."""
+        """Fetch it anew; one that cannot be read leaves the old one in force, or nothing may be fetched."""
         parts = urlsplit(url)
         status, text = fetch(urlunsplit((parts.scheme, parts.netloc, "/robots.txt", "", "")))
-        status = 503 if status == 429 else status
-        if status >= 500 and old is not None and old.status < 500:
-            found = Robots(status=old.status, text=old.text)
-        else:
+        if status < 500 and status != 429:
             found = Robots(status=status, text=text)
             self._daemon.robots(host, status, text, self._delay_s(found))
+        elif old is not None:
+            found = Robots(status=old.status, text=old.text)
+        else:
+            why = f"the robots.txt of {host} cannot be read (status {status}), so nothing may be fetched there"
+            raise ScrapeFailed(why, retry_after_s=ROBOTS_RETRY_S)
         self._robots[host] = found
         return found
 
