@@ -1,4 +1,7 @@
-"""The service: wires every part, owns signals and exit codes. Heavy imports stay inside `run`."""
+"""The service: wires every part, owns signals and exit codes. Heavy imports stay inside `run`.
+
+A little over the budget of lines: what belongs to the process as a whole (systemd, signals, log) has no other room.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -325,17 +328,50 @@ def run(settings: Any, again: Callable[[], Any]) -> int:  # Any: config.Settings
 
 def _prepare_process(settings: Any) -> None:  # Any: config.Settings
     """Logging, and what belongs to the whole process."""
-    logging.basicConfig(
-        level=str(settings.log_level).upper(),
-        format="ts=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
-        stream=sys.stderr,
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JournalFormatter() if _is_journal(sys.stderr, os.environ.get("JOURNAL_STREAM", "")) else PlainFormatter()
     )
+    logging.basicConfig(level=str(settings.log_level).upper(), handlers=[handler])
     for name in [n for n in os.environ if n.startswith("GLEAND_")]:
         del os.environ[name]  # secrets do not reach a worker
     sys.setswitchinterval(0.001)  # a thread that computes must not make the door wait
     os.umask(0o077)
     _share_arenas()
     _allow_many_connections()
+
+
+class PlainFormatter(logging.Formatter):
+    """A line for each fact, as `key=value`."""
+
+    def __init__(self) -> None:
+        super().__init__("ts=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
+
+
+class JournalFormatter(logging.Formatter):
+    """The same for systemd's journal, which knows the time and reads the level from a number before each line.
+
+    Source: sd-daemon(3).
+    """
+
+    PRIORITIES = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+    def __init__(self) -> None:
+        super().__init__("logger=%(name)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Every line of a traceback has its number too."""
+        number = next((n for level, n in self.PRIORITIES if record.levelno >= level), 7)
+        return "\n".join(f"<{number}>{line}" for line in super().format(record).splitlines())
+
+
+def _is_journal(stream: TextIO, told: str) -> bool:
+    """Whether a stream is the one that systemd connected to its journal: `JOURNAL_STREAM` has its device and inode."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return told == f"{found.st_dev}:{found.st_ino}"
 
 
 def _complain(message: str, code: int) -> int:

@@ -20,7 +20,7 @@ from web.status import StatusCall, asked_page, held_page, is_known, known_tags, 
 
 _T = TypeVar("_T")
 #: Waiters woken in one turn of the loop (count); a turn takes about 50 us for each, with the next call that most make.
-WOKEN_AT_ONCE = 20
+WOKEN_AT_ONCE = 10
 
 
 class Places:
