@@ -143,7 +143,7 @@ def sanitised(html: str, url: str) -> str:
     import nh3  # late: most daemons are asked for their status only
 
     base = url if url.startswith(("http://", "https://")) else None
-    rest: dict[str, Any] = {"url_relative": ("rewrite-with-base", base)} if base else {}  # Any: see nh3
+    rest: dict[str, Any] = {"url_relative": ("rewrite_with_base", base)} if base else {}  # Any: see nh3
     return nh3.clean(html, url_schemes={"http", "https", "mailto"}, **rest)
 
 
