@@ -142,9 +142,13 @@ def sanitised(html: str, url: str) -> str:
         return ""
     import nh3  # late: most daemons are asked for their status only
 
-    base = url if url.startswith(("http://", "https://")) else None
-    rest: dict[str, Any] = {"url_relative": ("rewrite_with_base", base)} if base else {}  # Any: see nh3
-    return nh3.clean(html, url_schemes={"http", "https", "mailto"}, **rest)
+    schemes = {"http", "https", "mailto"}
+    if url.startswith(("http://", "https://")):
+        try:
+            return nh3.clean(html, url_schemes=schemes, url_relative=("rewrite_with_base", url))
+        except ValueError:  # no address that a browser would take
+            pass
+    return nh3.clean(html, url_schemes=schemes)
 
 
 def post(row: Any) -> View:

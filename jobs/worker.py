@@ -105,6 +105,10 @@ class Reporter:
                 if message.get("t") == "order":
                     return message  # answers to what an earlier run asked are passed over
 
+    def begin(self, token: int) -> None:
+        """An order begins: its first progress is told, however short ago the last one's was."""
+        self.token, self._last_progress = token, 0.0
+
     def beat_forever(self) -> None:
         """A beat a second while there is an order."""
         while True:
@@ -141,7 +145,8 @@ def scrape(order: Order, reporter: Reporter, memory_bytes: int) -> Message:
         result |= {"ok": False, "error": text, "ours": True}
     except BaseException as exc:  # noqa: BLE001 - a scraper may raise anything, SystemExit too
         result |= {"ok": False, "error": sentence(exc), "retry_after_s": _number(getattr(exc, "retry_after_s", None))}
-        result["ours"] = isinstance(exc, ScrapeFailed) and order.scraper is None
+        theirs = order.scraper is not None or order.options.get("kind") == "command"  # whose words may be in it
+        result["ours"] = isinstance(exc, ScrapeFailed) and not theirs
         result |= {"status": getattr(exc, "status", None), "unreachable": _is_unreachable(exc)}
     result["dirty"] = left_behind() or dirty
     return result
@@ -305,7 +310,7 @@ def main(order_fd: int, report_fd: int, life_fd: int, memory_bytes: int) -> None
     reporter.send({"t": "ready"})
     while (message := reporter.next_order()) is not None:
         order = order_from_dict(message)
-        reporter.token = order.token
+        reporter.begin(order.token)
         result: Any = scrape(order, reporter, memory_bytes)
         reporter.token = None
         reporter.send(result)
