@@ -6,6 +6,7 @@ Without a key an address may ask 300 times a day, all targets together. Source: 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,8 +14,9 @@ from html import unescape
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult
 
+from errors import ScrapeFailed
 from model import Post, Profile, Remember, Target, Window
-from sources.paging import NoAccount, Page, fetch, walk
+from sources.paging import NoAccount, Page, walk
 from sources.places import is_at_other_base
 from sources.records import Record, identity, is_true, listed, make_post, named, number, read_posts, text, time
 from sources.source import Account, Source, matched, segments
@@ -29,6 +31,8 @@ _ALONE = ("stackapps.com",)
 _LANGUAGES = frozenset({"es", "ja", "meta", "pt", "ru"})
 _API = "https://api.stackexchange.com/2.3"
 _ACCEPT = {"Accept": "application/json"}
+#: The API's word for too many requests, and how long it is left alone when it does not say (seconds).
+_THROTTLED, _THROTTLED_S = 502, 600.0
 
 
 def _account(handle: str, base: str) -> Account:
@@ -81,8 +85,7 @@ def scrape(target: Target, http: Http) -> Iterator[Post | Profile | Remember | W
         ScrapeFailed: There is no such user or site, or the answer is not one of the API.
     """
     user, _, site = target.handle.partition("@")
-    absent = {400: f"Stack Exchange refused the request: it has no site {site}, or had too many requests from here"}
-    answer = fetch(http, target.url, headers=_ACCEPT, absent=absent)
+    answer = _ask(http, target.url, site, conditional=True)
     if answer.not_modified:
         return
     owner = {"name": ""}
@@ -98,7 +101,7 @@ def scrape(target: Target, http: Http) -> Iterator[Post | Profile | Remember | W
     walked = walk(target, http, answer, read, headers=_ACCEPT)
     if not walked.posts and not target.remember:
         url = f"{target.url.partition('/posts?')[0]}?site={site}"
-        body = fetch(http, url, headers=_ACCEPT, absent=absent, conditional=False).json()
+        body = _ask(http, url, site, conditional=False).json()
         _rest(url, body, http)
         found = listed(body, "items")
         if not found:
@@ -106,6 +109,27 @@ def scrape(target: Target, http: Http) -> Iterator[Post | Profile | Remember | W
         owner["name"] = text(found[0], "display_name")
     yield named(unescape(owner["name"]))
     yield from walked.results(target, answer)
+
+
+def _ask(http: Http, url: str, site: str, *, conditional: bool) -> Answer:
+    """Ask the API, which says in the body of a 400 whether there is no such site or there were too many requests."""
+    from sources.http import BadStatus
+
+    try:
+        return http.get(url, headers=_ACCEPT, conditional=conditional, is_api=True)
+    except BadStatus as exc:
+        if exc.status != 400:
+            raise
+        try:
+            said: object = json.loads(exc.body)
+        except (ValueError, RecursionError):
+            said = None
+        if number(said, "error_id") != _THROTTLED:
+            raise NoAccount(f"Stack Exchange has no site {site}", status=400) from exc
+        found = re.search(r"available in (\d{1,6}) second", text(said, "error_message"))
+        wait_s = float(found[1]) if found else _THROTTLED_S
+        http.leave_alone(url, wait_s, "Stack Exchange had too many requests from here")
+        raise ScrapeFailed("Stack Exchange had too many requests from here", retry_after_s=wait_s) from exc
 
 
 def _older(url: str, items: list[object]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -126,8 +127,18 @@ def test_a_user_who_is_not_there_fails_the_run_and_says_so(site: Site) -> None:
         scrape(site, "stackexchange")
 
 
-def test_a_refusal_says_what_it_can_mean(site: Site) -> None:
-    site.answer(QUESTIONS, b'{"error_id": 502, "error_message": "SECRET"}', status=400)
-    with pytest.raises(ScrapeFailed, match="it has no site stackoverflow, or had too many requests") as caught:
+@pytest.mark.parametrize(
+    ("words", "wait_s"), [("too many requests from this IP, more requests available in 4321 seconds", 4321), ("X", 600)]
+)
+def test_too_many_requests_are_told_from_a_site_that_is_not_there(site: Site, words: str, wait_s: float) -> None:
+    site.answer(QUESTIONS, json.dumps({"error_id": 502, "error_message": words}).encode(), status=400)
+    with pytest.raises(ScrapeFailed, match="^Stack Exchange had too many requests from here$") as caught:
         scrape(site, "stackexchange")
-    assert "SECRET" not in caught.value.message
+    assert caught.value.retry_after_s == wait_s
+
+
+@pytest.mark.parametrize("body", [b'{"error_id": 400, "error_message": "SECRET"}', b"SECRET", b"[]", b""])
+def test_a_site_that_is_not_there_is_named(site: Site, body: bytes) -> None:
+    site.answer(QUESTIONS, body, status=400)
+    with pytest.raises(NoAccount, match="^Stack Exchange has no site stackoverflow$"):
+        scrape(site, "stackexchange")
