@@ -8,7 +8,7 @@ PYTHONS := python3 python3.14 python3.13 python3.12 python3.11
 $(shell test -x $(PY) || rm -f .venv/.stamp)
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed 's/:.*## /\t/' | expand -t 14
 
 .venv/.stamp: requirements.lock
 	@bare=; found=; \
@@ -38,6 +38,11 @@ run: .venv/.stamp ## Start the daemon (ARGS="--config gleand.toml")
 test: .venv/.stamp ## Run the tests (ARGS="tests/unit -x")
 	$(PY) -m pytest -q $(ARGS)
 
+# These are part of `make test` as well, which skips those whose server is not installed.
+test-servers: .venv/.stamp ## Run the tests that scrape a real server; a missing one is a failure
+	CI=true NEED_SERVERS=true $(PY) -m pytest -q tests/e2e/test_hgweb.py tests/e2e/test_pelican.py \
+	  tests/e2e/test_mediawiki.py $(ARGS)
+
 check: lint types test ## Format, lint, types, tests: green before a commit
 
 lint: .venv/.stamp ## Formatting and lint
@@ -65,4 +70,4 @@ clean: ## Remove .venv, caches and what was built; data stays
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help run test check lint types format docs bench lock clean
+.PHONY: help run test test-servers check lint types format docs bench lock clean

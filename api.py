@@ -96,6 +96,11 @@ def _targets(service: ServiceLike, args: Args) -> View:
     return service.targets(**args)
 
 
+@_route("POST", "/api/targets/preview")
+def _preview(service: ServiceLike, args: Args) -> View:
+    return service.preview(target=args["target"], source=args.get("source"), range_=_range(args))
+
+
 @_route("POST", "/api/targets")
 def _create_target(service: ServiceLike, args: Args) -> Answer:
     done = service.add(

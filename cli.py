@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 EXIT_OK, EXIT_REFUSED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_NOT_FOUND, EXIT_CONFIG, EXIT_STOPPED = 0, 1, 2, 3, 4, 78, 130
 #: A mistake of our own.
 EXIT_INTERNAL = 70
+#: How long a preview is waited for: a worker, its host, the scrape (seconds).
+PREVIEW_S = 90.0
 #: Of each family of failures; any other is a refusal.
 _CODES: dict[type[Failed], int] = {
     Misused: EXIT_USAGE,
@@ -214,6 +216,23 @@ def remove(daemon: Remote, *, target: str) -> None:
     row = daemon.find(target)
     view = daemon.call("DELETE", f"/api/targets/{row['id']}")
     daemon.show(view, f"removed {row['source']}:{row['handle']}")
+
+
+@gleand.command()
+@click.argument("target")
+@click.option("--source", help="Which adapter; without it, found from the target.")
+@click.option("--range", "range_", type=click.IntRange(min=1), help="Most posts wanted.")
+@remote
+def preview(daemon: Remote, *, target: str, source: str | None, range_: int | None) -> int:
+    """Scrape TARGET once, keep nothing, and show what would be kept."""
+    from terminal.preview import show_preview
+
+    asked = {"target": target, "source": source, "range": range_}
+    body = {k: v for k, v in asked.items() if v is not None}
+    view = daemon.call("POST", "/api/targets/preview", json=body, timeout_s=PREVIEW_S)
+    daemon.show(view)
+    completed = view["outcome"] == "COMPLETED" if daemon.as_json else show_preview(view)
+    return EXIT_OK if completed else EXIT_REFUSED
 
 
 @gleand.command("list")

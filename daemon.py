@@ -144,10 +144,10 @@ class Daemon:
             max_scrapes=settings.worker_max_scrapes,
             memory_bytes=int(settings.worker_memory_bytes),
             clock=self.core.clock,
-            listener=self.service.runs,
+            listener=self.service.previews,
         )
         self.core.pool = self.pool
-        self.claims = ClaimRound(self.service.round)
+        self.claims = ClaimRound(self.service.round, wait_s=self.service.claims.choice.take_wait_s)
         self.service.runs.kick = self.claims.kick
         self.clockwork = Clockwork(
             scrape=self.claims.kick,

@@ -65,6 +65,12 @@ class AlreadyRunning(Refused):
     code = "already_running"
 
 
+class TooMany(GleandError):
+    """As many of these are in progress as may be at once; nothing was done."""
+
+    code = "too_many"
+
+
 class Draining(GleandError):
     """The daemon is stopping and takes no more writes."""
 

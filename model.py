@@ -11,6 +11,8 @@ from typing import Any
 MAX_WAIT_S = 7 * 86400.0
 #: Longest time that an answer is taken as still right (seconds).
 MAX_FRESH_S = 86400.0
+#: How much is kept of the rules of a robots.txt (characters, ASCII): RFC 9309 wants at least 500 KiB to be read.
+MAX_ROBOTS_CHARS = 500 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +132,12 @@ class Outcome:
     truncated: bool = False
     #: The source said that its posts are a Window.
     contiguous: bool = False
-    #: The host asked to be left alone for this long (seconds).
+    #: How long to wait at least before the next run (seconds).
     retry_after_s: float | None = None
+    #: That is what the target's host wants, and only the scraper heard it.
+    untold: bool = False
+    #: There was no turn for the run at a host it was led to: no fault of its target's.
+    no_turn: bool = False
     #: There will be nothing new for this long (seconds).
     fresh_s: float = 0.0
     #: Whether any server answered, and whether the run failed because none did.

@@ -36,6 +36,7 @@ from web.memo import Memo, Recipe
 from web.protocols import ServiceLike
 from web.status import StatusCall, StatusCalls, healthz, held_page, readyz, status_answer
 from web.streams import Streams
+from web.turnstile import Turnstile
 from web.waiting import Places, Waiters
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Door:
         service: ServiceLike,
         gate: Gate,
         loop: asyncio.AbstractEventLoop,
+        turnstile: Turnstile,
         *,
         max_waiters: int,
         body_timeout_s: float,
@@ -79,7 +81,7 @@ class Door:
         self._places = Places(max_waiters)
         #: Of its own: no number of slow writes keeps a status from being read.
         self._status_pool = ThreadPoolExecutor(STATUS_THREADS, thread_name_prefix="status")
-        self._waiters = Waiters(service, loop, self._status_pool, self._places)
+        self._waiters = Waiters(service, loop, self._status_pool, self._places, turnstile)
         self._streams = Streams(service, loop, self._places, comment_interval_s=comment_interval_s)
         self._wake_due = False
         self._woke_at = 0.0
@@ -92,7 +94,7 @@ class Door:
             if answer is None:
                 return
         except ClientGone:
-            exchange.turn.heed()
+            exchange.caller.heed()
             return
         except asyncio.CancelledError:  # the stop has waited long enough
             answer = error_answer(Draining("the daemon is stopping", hint="ask again in a few seconds"))
@@ -228,6 +230,7 @@ class HttpServer:
         listener = self._given or listen(self._settings.host, self._settings.port)
         self.port = listener.getsockname()[1]
         self._loop = _new_loop()
+        self._turnstile = Turnstile(self._loop)
         self._stop_asked = asyncio.Event()
         #: How long a stop waits for calls under way (seconds).
         self._grace_s = 0.0
@@ -236,6 +239,7 @@ class HttpServer:
             self._service,
             Gate(self._settings, self.port),
             self._loop,
+            self._turnstile,
             max_waiters=self._settings.max_waiters,
             body_timeout_s=self._body_timeout_s,
             comment_interval_s=self._comment_interval_s,
@@ -279,7 +283,9 @@ class HttpServer:
         config = self._config()
         config.load()
         acceptor = Acceptor(
-            listener, self._loop, lambda: Connection(config, self._connections, self._memo, **self._limits)
+            listener,
+            self._loop,
+            lambda: Connection(config, self._connections, self._memo, self._turnstile, **self._limits),
         )
         acceptor.open()
         unsubscribe = self._service.board.subscribe(self._door.changed)

@@ -27,7 +27,7 @@ with tree.first("errors", "jobs", "model", "sources"):
     from urllib3 import HTTPResponse
 
     from errors import ScrapeFailed
-    from jobs.protocol import MEDIA, MEDIA_CHARS, TEXT_FIELDS, ProtocolError, encode, post_from_dict, post_to_dict
+    from jobs.protocol import MEDIA, MEDIA_CHARS, TEXT_FIELDS, ProtocolError, encode, post_from_wire, post_to_wire
     from jobs.worker import MAX_REMEMBER
     from model import FetchLimits, Order, Post, Profile, Remember, Target, Window
     from sources.http import BadStatus, Http
@@ -140,10 +140,7 @@ def replay(
         target = a_target(target)
     tape, notes = _Tape(recordings), list[str]()
     deadline = time.monotonic() + _BUDGET_S
-    http = Http(limits, deadline=deadline, on_progress=notes.append, remember=target.remember)
-    http._session.adapters.clear()
-    for scheme in ("http://", "https://"):
-        http._session.mount(scheme, tape)
+    http = Http(limits, deadline=deadline, on_progress=notes.append, remember=target.remember, adapter=tape)
     try:
         found = list(_bound(scrape, target, limits)(target, http))
     finally:
@@ -245,7 +242,7 @@ def _check_post(post: Post, seen: set[str]) -> None:
     _check_time(what, post.published_at)
     _check_media(what, post.media)
     try:
-        kept = post_from_dict(json.loads(encode(post_to_dict(post))[4:]))
+        kept = post_from_wire(json.loads(encode(post_to_wire(post))[4:]))
     except (ProtocolError, TypeError, ValueError) as exc:
         raise NotStorable(f"{what} cannot be sent to the daemon: {exc}") from exc
     changed = [name for name in (*TEXT_FIELDS, "media") if getattr(kept, name) != _plain(getattr(post, name))]

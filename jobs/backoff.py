@@ -10,7 +10,7 @@ from model import Outcome
 
 #: After the first failure (seconds); doubled with each further one.
 FIRST_S = 60.0
-#: Failures in a row with 404 from which on a target is looked for once a day only (count).
+#: Failures in a row from which on a target that is not found (404) is looked for once a day only (count).
 GONE_TIMES = 3
 DAY_S = 86400.0
 #: Longest time that a target is paused for because its site does not let us in (seconds).
@@ -43,13 +43,15 @@ def after_failure(
         spread: 0 to 1, where in the jitter; None: at random.
     """
     status = None if outcome is None else outcome.status
-    asked = 0.0 if outcome is None else outcome.retry_after_s or 0.0
+    asked = None if outcome is None else outcome.retry_after_s
     if outcome is not None and outcome.unreachable and network_is_down:
         return Retry(attempt=attempt, wait_s=_jittered(RETRY_S, spread), sooner=True)
-    wait = max(backoff_s(attempt + 1, cap_s=cap_s, spread=spread), asked)
+    if outcome is not None and outcome.no_turn:
+        return Retry(attempt=attempt, wait_s=_jittered(asked or RETRY_S, spread), sooner=True)
+    wait = max(backoff_s(attempt + 1, cap_s=cap_s, spread=spread), asked or 0.0)
     if status == 410 or (status == 404 and attempt + 1 >= GONE_TIMES):
         wait = max(wait, _jittered(DAY_S, spread))
-    elif status in (401, 403) and not asked:
+    elif status in (401, 403) and asked is None:  # else it is a rate limit
         wait = max(wait, min(DAY_S * 2 ** min(attempt, 10), PAUSE_MOST_S))
         return Retry(attempt=attempt + 1, wait_s=wait, pause_why=f"the site does not let us in (status {status})")
     return Retry(attempt=attempt + 1, wait_s=wait)

@@ -21,12 +21,16 @@ from fsm.machine import Step, fire
 from fsm.states import State, Trigger
 from jobs.hosts import Hosts
 from jobs.network import Network
+from jobs.robots import KnownRobots
 from jobs.snapshot import Board
 from model import Order
 from store import queries
 from store import schema as s
 from store.queries import TargetRow, Values
 from store.writer import Tx, Writer
+
+#: So many runs at once end and begin often: what is written of them is worth waiting for each other (count).
+SIBLINGS = 4
 
 
 class PoolLike(Protocol):
@@ -95,17 +99,18 @@ class Core:
     removing: Counter[int] = field(default_factory=Counter)
     #: Sources that installed packages bring: name to `module:function`.
     plugins: dict[str, str] = field(default_factory=dict)
-    #: robots.txt of hosts, newest last: when it was read (monotonic), status, text.
-    robots: dict[str, tuple[float, int, str]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     board: Board = field(init=False)
     hosts: Hosts = field(init=False)
     network: Network = field(init=False)
+    robots: KnownRobots = field(init=False)
 
     def __post_init__(self) -> None:
         self.board = Board(self)
         self.hosts = Hosts(self.clock, lambda: self.settings)
         self.network = Network(self.clock)
+        self.robots = KnownRobots(self.clock)
+        self.writer.may_linger = lambda: len(self.live) >= SIBLINGS
 
     def worker_of(self, target_id: int) -> str:
         """`none`, `running` or `stopping`."""

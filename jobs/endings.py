@@ -19,6 +19,7 @@ from jobs.views import View, iso
 from model import Outcome
 from sources.urls import host_of, is_http, normalise_url
 from store import queries
+from store.driver import run_many
 from store.posts import Find, Kept, keep_all
 from store.queries import TargetRow, Values
 from store.writer import Tx
@@ -157,8 +158,8 @@ class Endings:
             raise LostRace("somebody else closed this run first", refused_by="holds_token")
         runs = [_run(one, kept.get(one.row.id), now) for one in taken]
         own = [{"b_id": one.row.run_id} | run for one, run in zip(taken, runs, strict=True)]
-        tx.conn.execute(queries.SET_RUN, own)
-        tx.conn.execute(queries.ADD_JOURNAL, [self._entry(one) for one in taken])
+        run_many(tx.conn, queries.SET_RUN, own)
+        run_many(tx.conn, queries.ADD_JOURNAL, [self._entry(one) for one in taken])
         done = {
             one.row.id: (one.step.dest, one.how.public_error or one.how.error)
             for one in taken
@@ -234,9 +235,7 @@ class Endings:
         values = {"attempt": failed.attempt, "interrupted": 0}
         due = None if regular is None else now + timedelta(seconds=failed.wait_s)
         values["due_at"] = due if due is None or regular is None or failed.sooner else max(regular, due)
-        if failed.pause_why and regular is not None:
-            values |= {"paused_until": values["due_at"], "paused_why": failed.pause_why}
-        return values
+        return values | _pause(row, failed, values["due_at"], now)
 
     def next_time(self, schedule: str, after: datetime) -> datetime | None:
         """When a schedule fires next, in the time zone of the settings."""
@@ -249,9 +248,10 @@ class Endings:
     def _hosts_wait(self, tx: Tx, taken: Sequence[_Taken], now: datetime) -> None:
         """Keep what a scraper of the user's own was told; a session of ours told it at once (runs.said)."""
         for one in taken:
-            asked = one.how.outcome.retry_after_s if one.how.outcome is not None else None
-            if asked and one.row.host and one.how.outcome and not one.how.outcome.error_is_ours:
-                self.host_asked(tx, one.row.host, asked, "the host asked to wait (Retry-After)", now)
+            outcome = one.how.outcome
+            if outcome is not None and outcome.untold and outcome.retry_after_s and one.row.host:
+                why = "the host asked to wait (Retry-After)"
+                self.host_asked(tx, one.row.host, outcome.retry_after_s, why, now)
 
     def host_asked(self, tx: Tx, host: str, seconds: float, why: str, now: datetime) -> None:
         """A host asked to be left alone for so long."""
@@ -287,8 +287,12 @@ def _run(one: _Taken, kept: Kept | None, now: datetime) -> View:
 
 def _learnt(row: TargetRow, outcome: Outcome, now: datetime) -> Values:
     """What a completed run says about its target."""
-    fresh = now + timedelta(seconds=outcome.fresh_s) if outcome.fresh_s > 0 else None
-    values: Values = {"fresh_until": fresh, "paused_why": None} | _moving(row, outcome.moved_to)
+    known = (row.remember if outcome.remember is None else outcome.remember) or {}
+    is_fresh = outcome.fresh_s > 0 and known.get("url")  # what is not remembered has to be asked for
+    fresh = now + timedelta(seconds=outcome.fresh_s) if is_fresh else None
+    values: Values = {"fresh_until": fresh, "paused_why": None}
+    if outcome.reached:  # a run within the site's max-age asks for nothing, and learns nothing of where it leads
+        values |= _moving(row, outcome.moved_to)
     if outcome.remember is not None:
         values["remember"] = dict(outcome.remember)
     profile = outcome.profile
@@ -297,6 +301,14 @@ def _learnt(row: TargetRow, outcome: Outcome, now: datetime) -> Values:
     if profile is not None and profile.url:
         values |= _moved_to(profile.url)
     return values
+
+
+def _pause(row: TargetRow, failed: backoff.Retry, due: datetime | None, now: datetime) -> Values:
+    """What a failure changes of a target's pause: never one of an operator's that is in force."""
+    is_paused = row.paused_until is not None and row.paused_until > now
+    if failed.pause_why and not (is_paused and row.paused_why is None):
+        return {"paused_until": due or now + timedelta(seconds=failed.wait_s), "paused_why": failed.pause_why}
+    return {} if is_paused else {"paused_why": None}
 
 
 def _moving(row: TargetRow, url: str) -> Values:

@@ -68,7 +68,7 @@ class Hosts:
     """See the module."""
 
     def __init__(self, clock: Clock, settings: Callable[[], Any]) -> None:  # Any: config.Settings, or a test's own
-        """`settings` gives those of the moment: host_delay_s, host_concurrency, workers."""
+        """`settings` gives those of the moment: host_delay_s, host_concurrency, workers, respect_robots."""
         self._clock, self._settings = clock, settings
         self._lock = threading.Lock()
         self._hosts: dict[str, _Host] = {}
@@ -77,6 +77,8 @@ class Hosts:
         #: Runs that wait for a turn: the host, by token.
         self._waits: dict[int, str] = {}
         self._swept_at = clock.monotonic()
+        #: When hosts may be asked that runs are led to, and that were not asked since the start (monotonic).
+        self._rested_at = -math.inf
         #: Called, outside the lock, with a turn that came up for a run that waited.
         self.on_turn: Callable[[Turn], None] = lambda turn: None
 
@@ -117,7 +119,9 @@ class Hosts:
         with self._lock:
             self._stop_waiting(token)
             for host in self._of.pop(token, ()):
-                found = self._hosts[host]
+                found = self._hosts.get(host)
+                if found is None:  # forgotten: the run has long been done with it
+                    continue
                 began = found.runs.pop(token, None)
                 if began is not None:
                     found.takes_s += _NEW * (self._clock.monotonic() - began - found.takes_s)
@@ -162,10 +166,16 @@ class Hosts:
             self._host(host).crawl_delay_s = min(max(0.0, seconds), MAX_CRAWL_DELAY_S)
 
     def load(self, rows: Iterable[Any], *, now: datetime) -> None:  # Any: rows of `hosts`
-        """Take over what was kept: waits that are not over, and crawl-delays."""
+        """Take over what was kept: waits that are not over, and crawl-delays.
+
+        When hosts were asked last that runs were only led to is not kept: they rest from now, though not for long.
+        """
+        with self._lock:
+            self._rested_at = self._clock.monotonic() + float(self._settings().host_delay_s)
         for row in rows:
             if row.crawl_delay_s:
                 self.crawl_delay(row.host, row.crawl_delay_s)
+                self.rest(row.host, ago_s=max(0.0, row.crawl_delay_s - MAX_TURN_S))
             wait_s = (row.next_allowed_at - now).total_seconds()
             if 0 < wait_s <= MAX_WAIT_S:  # a longer one is of a clock that was set back
                 self.block(row.host, wait_s, row.reason)
@@ -201,11 +211,12 @@ class Hosts:
         return self._hosts.setdefault(name, _Host(free_at=-math.inf))
 
     def _delay_s(self, found: _Host) -> float:
-        return max(float(self._settings().host_delay_s), found.crawl_delay_s)
+        st = self._settings()
+        return max(float(st.host_delay_s), found.crawl_delay_s if st.respect_robots else 0.0)
 
     def _answer(self, token: int, host: str) -> Turn | None:
         """A turn now, a refusal, or a place in the queue."""
-        found = self._host(host)
+        found = self._hosts.setdefault(host, _Host(free_at=self._rested_at))
         if token in found.asking or (len(found.asking) < self._settings().host_concurrency and not found.waiting):
             return self._turn(host, found, token)
         if len(self._waits) >= max(1, self._settings().workers // 4):  # the other workers are for other hosts

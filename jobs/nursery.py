@@ -117,9 +117,11 @@ def main(fd: int) -> None:
     import gc
 
     import sources.feed
-    import sources.http  # noqa: F401 - loaded once, shared by every worker
+    import sources.feeds
+    import sources.load  # noqa: F401 - loaded once, shared by every worker: each of its own would take 60 ms
     from jobs import worker  # noqa: F401
 
+    gc.collect()
     gc.freeze()
     with socket.socket(fileno=fd) as sock:
         sock.send(json.dumps({"ready": True}).encode())

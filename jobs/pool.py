@@ -21,7 +21,7 @@ from clock import Clock
 from jobs.book import Book
 from jobs.nursery import Nursery
 from jobs.process import Child, Proc, adopt_orphans, children, reap_strangers, scan
-from jobs.protocol import Message, ProtocolError, order_to_dict, outcome_from_dict, post_from_dict
+from jobs.protocol import Message, ProtocolError, order_message, outcome_from_dict, post_from_wire
 from model import Order, Outcome, Post
 
 log = logging.getLogger(__name__)
@@ -479,7 +479,7 @@ class Pool:
         worker.job = Job(order=order, deadline=now + order.timeout_s, progressed=now)
         self._enter(worker, "busy")
         worker.scrapes += 1
-        self._send(worker, {"t": "order"} | order_to_dict(order))
+        self._send(worker, order_message(order))
 
     def _answer(self, token: int, message: Message) -> None:
         for worker in self._workers.values():
@@ -569,7 +569,7 @@ class Pool:
             if len(job.posts) >= job.order.limits.max_posts or job.received > RUN_BYTES:
                 job.truncated = True
                 return
-            post = post_from_dict(one)
+            post = post_from_wire(one)
             texts = (post.html, post.text, post.title, post.native_id, post.url, post.author, *post.media)
             job.received += 200 + sum(map(len, texts))
             job.posts.append(post)

@@ -1,13 +1,19 @@
-"""Length-prefixed JSON between the daemon and a worker: never pickles, never more than MAX_FRAME_BYTES."""
+"""Length-prefixed JSON between the daemon and a worker: never pickles, never more than MAX_FRAME_BYTES.
+
+msgspec reads and writes what there is much of, and its types and limits stand for ours there; whatever it does not take
+goes through the slow functions below, which say what is cut, left out or refused.
+"""
 
 from __future__ import annotations
 
 import json
 import struct
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
-from model import MAX_WAIT_S, FetchLimits, Order, Outcome, Post, Profile, Target, json_ready
+import msgspec
+
+from model import MAX_ROBOTS_CHARS, MAX_WAIT_S, FetchLimits, Order, Outcome, Post, Profile, Target, json_ready
 
 #: Largest message (bytes).
 MAX_FRAME_BYTES = 1024 * 1024
@@ -23,16 +29,21 @@ TEXT_FIELDS = {
 }
 #: Most media of a post (count), and the longest address of one (characters).
 MEDIA, MEDIA_CHARS = 100, 8192
-Message = dict[str, Any]  # Any: JSON values
+Message = dict[str, Any]  # Any: JSON values; posts and an order may be values of the model
+_TO_JSON = msgspec.json.Encoder()
+_FROM_JSON = msgspec.json.Decoder()
 
 
 class ProtocolError(Exception):
     """The peer sent what no worker of ours sends."""
 
 
-def encode(message: Message) -> bytes:
-    """One frame. Raises ProtocolError when it is too large."""
-    body = json.dumps(message, ensure_ascii=True, allow_nan=False).encode()
+def encode(message: Message | Post) -> bytes:
+    """One frame. Raises ProtocolError when it is too large; TypeError, ValueError for what is no JSON."""
+    try:
+        body = _TO_JSON.encode(message)
+    except (TypeError, ValueError):  # text of a class of its own, or with lone surrogates
+        body = json.dumps(json_ready(message), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
     if len(body) > MAX_FRAME_BYTES:
         raise ProtocolError(f"a message of {len(body)} bytes is too large")
     return struct.pack(">I", len(body)) + body
@@ -58,27 +69,59 @@ class Decoder:
                 raise ProtocolError(f"a message of {size} bytes was announced")
             if len(self._buffer) < 4 + size:
                 break
-            try:
-                message = json.loads(self._buffer[4 : 4 + size], parse_constant=_no_number)
-            except (ValueError, RecursionError) as exc:
-                raise ProtocolError("a message is not JSON") from exc
-            if not isinstance(message, dict):
-                raise ProtocolError("a message is not an object")
+            messages.append(_read(bytes(self._buffer[4 : 4 + size])))
             del self._buffer[: 4 + size]
-            messages.append(message)
         return messages
 
 
-def order_to_dict(order: Order) -> Message:
-    """For the wire."""
-    message: Message = json_ready(order)
+class _Posts(msgspec.Struct):
+    """A message of posts as our own workers send it."""
+
+    t: Literal["posts"]
+    token: int
+    posts: list[Post]
+
+
+_POSTS = msgspec.json.Decoder(_Posts)
+_POSTS_BEGIN = b'{"t":"posts",'
+
+
+def _read(body: bytes) -> Message:
+    if body.startswith(_POSTS_BEGIN) and b"\\u" not in body:  # nothing escaped: neither surrogates nor NUL
+        try:
+            found = _POSTS.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+        else:
+            if all(map(_is_storable, found.posts)):
+                return {"t": "posts", "token": found.token, "posts": found.posts}
+    try:
+        message = _FROM_JSON.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        message = _read_slowly(body)
+    if not isinstance(message, dict):
+        raise ProtocolError("a message is not an object")
     return message
 
 
-def order_from_dict(data: Message) -> Order:
+def _read_slowly(body: bytes) -> object:
+    """What msgspec does not take: lone surrogates, numbers of any size."""
+    try:
+        return json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError) as exc:
+        raise ProtocolError("a message is not JSON") from exc
+
+
+def order_message(order: Order) -> Message:
+    """An order, for the wire."""
+    return {"t": "order", "order": order}
+
+
+def order_of(message: Message) -> Order:
     """From the wire."""
-    rest = {k: v for k, v in data.items() if k not in ("t", "target", "limits")}
-    return Order(target=Target(**data["target"]), limits=FetchLimits(**data["limits"]), **rest)
+    data = message["order"]
+    target, limits = Target(**data.pop("target")), FetchLimits(**data.pop("limits"))
+    return Order(target=target, limits=limits, **data)
 
 
 def _seconds(value: Any) -> float:  # Any: whatever a worker sent
@@ -101,12 +144,13 @@ def asked(data: Message) -> tuple[str, list[str]]:
     return _host(data), [storable(name) for name in done[:10]]
 
 
-def robots(data: Message) -> tuple[str, int, str, float]:
-    """A robots.txt: host, status, text, crawl-delay (seconds). Raises ProtocolError."""
+def robots(data: Message) -> tuple[str, int, str, float, float]:
+    """A robots.txt: host, status, text, its age and its crawl-delay (seconds). Raises ProtocolError."""
     status = data.get("status")
     if isinstance(status, bool) or not isinstance(status, int):
         raise ProtocolError("the status of a robots.txt is not a number")
-    return _host(data), status, storable(data.get("text"))[: 64 * 1024], _seconds(data.get("delay_s"))
+    text, age_s, delay_s = storable(data.get("text"))[:MAX_ROBOTS_CHARS], data.get("age_s"), data.get("delay_s")
+    return _host(data), status, text, _seconds(age_s), _seconds(delay_s)
 
 
 def _host(data: Message) -> str:
@@ -125,14 +169,39 @@ def storable(value: object) -> str:
     return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def post_to_dict(post: Post) -> Message:
-    """For the wire."""
+def post_to_wire(post: Post) -> Post | Message:
+    """For the wire: itself, when every field has just the type that is said, and the time is in UTC.
+
+    Raises TypeError, ValueError for what is no JSON.
+    """
+    at, media = post.published_at, post.media
+    if (
+        type(post.native_id) is type(post.url) is type(post.title) is type(post.text) is str
+        and type(post.html) is type(post.author) is type(post.kind) is str
+        and (at is None or (type(at) is datetime and at.tzinfo is UTC))
+        and type(media) is tuple
+        and all(type(address) is str for address in media)
+    ):
+        return post
     message: Message = json_ready(post)
+    json.dumps(message, allow_nan=False)  # msgspec would take more, such as bytes, and make texts of it
     return message
 
 
-def post_from_dict(data: Message) -> Post:
+def _is_storable(post: Post) -> bool:
+    """Whether nothing of a post is to be cut or left out; its types are right already, and it holds no NUL."""
+    at, media = post.published_at, post.media
+    return (
+        (at is None or (at.tzinfo is UTC and 1900 <= at.year < 2200))
+        and all(len(getattr(post, name)) <= most for name, most in TEXT_FIELDS.items())
+        and (not media or (len(media) <= MEDIA and max(map(len, media)) <= MEDIA_CHARS))
+    )
+
+
+def post_from_wire(data: Post | Message) -> Post:
     """From the wire; types are checked, since a worker runs other people's code. Raises ProtocolError."""
+    if isinstance(data, Post):
+        return data
     try:
         texts = {n: storable(data[n])[:most] for n, most in TEXT_FIELDS.items()}
         media = tuple(storable(m)[:MEDIA_CHARS] for m in data["media"][:MEDIA])
@@ -181,6 +250,8 @@ def outcome_from_dict(data: Message, *, posts: tuple[Post, ...], truncated: bool
         fresh_s=_seconds(data.get("fresh_s", 0.0)),
         reached=data.get("reached") is True,
         unreachable=data.get("unreachable") is True,
+        no_turn=data.get("no_turn") is True,
+        untold=data.get("untold") is True,
         status=status if isinstance(status, int) else None,
         moved_to=storable(moved_to)[:2048] if isinstance(moved_to, str) else "",
     )

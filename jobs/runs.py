@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from datetime import timedelta
 from functools import partial
 
 from errors import Refused, StoreUnavailable
@@ -27,9 +28,6 @@ from store.writer import Tx
 log = logging.getLogger(__name__)
 #: What no row has: a report that comes with it cannot win, even before the revocation is stored.
 NO_TOKEN = -1
-
-#: Files robots.txt of hosts that runs were led to, kept in memory (count).
-ROBOTS = 200
 #: Between two copies of heartbeats into the database (seconds).
 BEATS_S = 5.0
 
@@ -241,20 +239,18 @@ class Runs(Endings):
         if self._core.pool is None:
             return
         told = {"t": "turn", "token": turn.token, "granted": turn.granted, "wait_s": turn.wait_s, "why": turn.why}
-        known = self._core.robots.get(turn.host)
+        known = self._core.robots.of(turn.host)
         if known is not None:
-            told["robots"] = {"status": known[1], "text": known[2], "age_s": self._core.clock.monotonic() - known[0]}
+            told["robots"] = known
         self._core.pool.answer(turn.token, told)
 
-    def _robots(self, host: str, status: int, text: str, delay_s: float) -> None:
-        core, now = self._core, self._core.clock.now()
+    def _robots(self, host: str, status: int, text: str, age_s: float, delay_s: float) -> None:
+        core, at = self._core, self._core.clock.now() - timedelta(seconds=age_s)
         core.hosts.crawl_delay(host, delay_s)
-        core.robots[host] = (core.clock.monotonic(), status, text)
-        while len(core.robots) > ROBOTS:
-            del core.robots[next(iter(core.robots))]
+        core.robots.keep(host, status, text, age_s=age_s)
         delay_s = min(delay_s, MAX_CRAWL_DELAY_S)
         core.writer.submit(
-            lambda tx: queries.keep_robots(tx.conn, host, now=now, status=status, text=text, crawl_delay_s=delay_s)
+            lambda tx: queries.keep_robots(tx.conn, host, at=at, status=status, text=text, crawl_delay_s=delay_s)
         )
 
     def gone(self, order: Order) -> None:

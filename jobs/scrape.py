@@ -10,7 +10,6 @@ import logging
 import math
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime, timedelta
@@ -22,21 +21,54 @@ from sqlalchemy.exc import SQLAlchemyError
 from errors import GleandError, Refused, StoreUnavailable
 from fsm.machine import fire
 from fsm.states import State, Trigger
+from jobs.choice import Choice, is_fresh
 from jobs.core import Core, Live
+from jobs.robots import known
 from model import MAX_FRESH_S, FetchLimits, Order, Target
 from store import queries
+from store.driver import run_many
 from store.queries import TargetRow, Values
 from store.writer import Tx
 
 log = logging.getLogger(__name__)
-#: Waiting targets looked at beyond those that are wanted, at a time, and in one round (count).
-LOOK_AHEAD, LOOK_MOST = 30, 1000
-#: Waiting targets of a host that stay in sight while it is busy or will be free within SOON_S (count; seconds).
-FRONT, SOON_S = 2, 1.0
-#: Longest time that a target is deferred at once (seconds).
-DEFER_MOST_S = 300.0
-#: Hosts whose last deferral is remembered before old ones are forgotten (count).
-TAILS = 10_000
+#: Least time between two rounds that nobody asked for (seconds).
+LEAST_S = 0.001
+
+
+def make_order(
+    core: Core,
+    target: Target,
+    *,
+    token: int,
+    timeout_s: float,
+    robots: Values | None = None,
+    fresh_s: float = 0.0,
+) -> Order:
+    """What a worker is told: the target, and what the settings say of its source and of the session."""
+    st = core.settings
+    limits = FetchLimits(
+        connect_timeout_s=st.connect_timeout_s,
+        read_timeout_s=st.read_timeout_s,
+        body_limit_bytes=int(st.body_limit_bytes),
+        max_redirects=st.max_redirects,
+        max_posts=st.max_posts_per_run,
+        allow_private_networks=st.allow_private_networks,
+        user_agent=st.user_agent + (f" (+{st.contact})" if st.contact else ""),
+        respect_robots=st.respect_robots,
+    )
+    return Order(
+        run_id=token,
+        token=token,
+        target=target,
+        timeout_s=timeout_s,
+        stall_timeout_s=min(float(st.stall_timeout_s), timeout_s),
+        limits=limits,
+        robots=robots,
+        fresh_s=fresh_s,
+        options=st.options_of(target.source),
+        scraper=st.scrapers.get(target.source) or core.plugins.get(target.source),
+        scraper_path=str(Path(st.scraper_path).resolve()) if st.scraper_path else None,
+    )
 
 
 class Claims:
@@ -45,23 +77,7 @@ class Claims:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._likely = True
-        #: Whether the last round stopped before it had looked at all that waits.
-        self.more = False
-        #: When the last of those deferred comes, by host and lane (monotonic).
-        self._tails: dict[tuple[str, int], float] = {}
-
-    def _limits(self) -> FetchLimits:
-        st = self._core.settings
-        return FetchLimits(
-            connect_timeout_s=st.connect_timeout_s,
-            read_timeout_s=st.read_timeout_s,
-            body_limit_bytes=int(st.body_limit_bytes),
-            max_redirects=st.max_redirects,
-            max_posts=st.max_posts_per_run,
-            allow_private_networks=st.allow_private_networks,
-            user_agent=st.user_agent + (f" (+{st.contact})" if st.contact else ""),
-            respect_robots=st.respect_robots,
-        )
+        self.choice = Choice(core)
 
     def claim(self) -> int:
         """One round: reserve free workers, claim that many targets, hand over after the commit. Returns how many."""
@@ -114,7 +130,7 @@ class Claims:
         """Claim for as many places as can be; returns those that are used. `begun` gets tokens that took a host."""
         self._let_go(begun)  # of an attempt that was undone
         now = self._core.clock.now()
-        ids = self._choose(tx, len(slots), now)
+        ids = self.choice.choose(tx, len(slots), now=now, skip=self._skip())
         rows = {row.id: row for row in tx.conn.execute(queries.TARGETS, {"b_ids": ids})} if ids else {}
         started = self._start(tx, [rows[one] for one in ids if one in rows], now) if ids else []
         for live in started:
@@ -124,58 +140,6 @@ class Claims:
         pairs = list(zip(slots, started, strict=False))
         tx.after(lambda: self._hand_over(pairs))
         return [slot for slot, _ in pairs]
-
-    # -- whose turn it is ----------------------------------------------------------------------------------------
-
-    def _choose(self, tx: Tx, most: int, now: datetime) -> list[int]:
-        """Ids of targets that may start, best first.
-
-        Those whose host makes them wait are passed over; when there are many of a host, all but the first few are
-        deferred, so that no later round looks at them again before their time.
-        """
-        chosen: list[int] = []
-        taken: Counter[str] = Counter()
-        skip, looked, self.more = self._skip(), 0, False
-        while len(chosen) < most:
-            rows = queries.waiting(tx.conn, now=now, skip=skip, limit=most - len(chosen) + LOOK_AHEAD)
-            if looked >= LOOK_MOST and rows:
-                self.more = True  # the rest in the next round: other writes must not wait for long
-            if not rows or self.more:
-                break
-            passed: dict[tuple[str, int], list[int]] = {}
-            for row in rows:
-                if len(chosen) == most:
-                    break
-                looked += 1
-                skip.add(row.id)
-                if row.paused_until is not None and row.paused_until > now and not row.request_forced:
-                    tx.conn.execute(queries.DEFER, {"b_id": row.id, "b_until": row.paused_until})
-                elif row.host and self._core.hosts.wait_s(row.host, beside=taken[row.host]) > 0:
-                    passed.setdefault((row.host, row.lane), []).append(row.id)
-                elif self._core.worker_of(row.id) == "none":
-                    chosen.append(row.id)
-                    taken[row.host] += 1
-            self._defer(tx, passed, taken, now)
-        return chosen
-
-    def _defer(self, tx: Tx, passed: dict[tuple[str, int], list[int]], taken: Counter[str], now: datetime) -> None:
-        """Put off targets of hosts that make them wait, each to about when its host will have come to it."""
-        hosts, mono, deferred = self._core.hosts, self._core.clock.monotonic(), []
-        for key, ids in passed.items():
-            wait, pace = hosts.wait_s(key[0], beside=taken[key[0]]), hosts.pace_s(key[0])
-            soon = wait == math.inf or wait <= SOON_S
-            tail = max(self._tails.get(key, 0.0), mono + (0.0 if wait == math.inf else wait))
-            for number, target_id in enumerate(ids):
-                if soon and number < FRONT:
-                    continue
-                until = min(tail, mono + DEFER_MOST_S)
-                tail = min(tail + pace, mono + DEFER_MOST_S)
-                deferred.append({"b_id": target_id, "b_until": now + timedelta(seconds=until - mono)})
-            self._tails[key] = tail
-        if deferred:
-            tx.conn.execute(queries.DEFER, deferred)
-        if len(self._tails) > TAILS:
-            self._tails = {key: at for key, at in self._tails.items() if at > mono}
 
     # -- starting ------------------------------------------------------------------------------------------------
 
@@ -206,8 +170,8 @@ class Claims:
             return []
         if not queries.step(tx.conn, [row for row, _ in moves], [new for _, new in moves]):
             raise Refused("somebody else moved a target meanwhile", refused_by="holds_token")
-        tx.conn.execute(queries.ADD_RUN, runs)
-        tx.conn.execute(queries.ADD_JOURNAL, journal)
+        run_many(tx.conn, queries.ADD_RUN, runs)
+        run_many(tx.conn, queries.ADD_JOURNAL, journal)
         return lives
 
     def _robots(self, tx: Tx, rows: list[TargetRow], now: datetime) -> dict[str, Values]:
@@ -215,38 +179,21 @@ class Claims:
         if not self._core.settings.respect_robots:
             return {}
         found = tx.conn.execute(queries.ROBOTS_OF, {"b_hosts": list({row.host for row in rows if row.host})})
-        return {
-            row.host: {
-                "status": row.robots_status,
-                "text": row.robots_text,
-                "age_s": max(0.0, (now - row.robots_at).total_seconds()),
-            }
-            for row in found
-        }
+        return {row.host: text for row in found if (text := known(row, now)) is not None}
 
     def _live(self, row: TargetRow, token: int, now: datetime, sweeps: set[int], robots: Values | None) -> Live:
-        core, st = self._core, self._core.settings
-        timeout_s = float(row.timeout_s or st.scrape_timeout_s)
+        core = self._core
+        timeout_s = float(row.timeout_s or core.settings.scrape_timeout_s)
         target = Target(
             id=row.id, source=row.source, handle=row.handle, url=row.url, range=row.range, remember=row.remember or {}
         )
-        order = Order(
-            run_id=token,
-            token=token,
-            target=target,
-            timeout_s=timeout_s,
-            stall_timeout_s=min(float(st.stall_timeout_s), timeout_s),
-            limits=self._limits(),
-            robots=robots,
-            fresh_s=self._fresh_s(row, now),
-            options=st.options_of(row.source),
-            scraper=st.scrapers.get(row.source) or core.plugins.get(row.source),
-            scraper_path=str(Path(st.scraper_path).resolve()) if st.scraper_path else None,
+        order = make_order(
+            core, target, token=token, timeout_s=timeout_s, robots=robots, fresh_s=self._fresh_s(row, now)
         )
         mono = core.clock.monotonic()
         return Live(
             order=order,
-            host=row.host,
+            host="" if order.fresh_s else row.host,  # it asks for nothing, or for a turn as any other does
             started=mono,
             progressed=mono,
             beat_at=now,
@@ -257,9 +204,7 @@ class Claims:
 
     def _fresh_s(self, row: TargetRow, now: datetime) -> float:
         """For how long the site has said there is nothing new; an operator's force asks it all the same."""
-        if row.fresh_until is None or row.request_forced:
-            return 0.0
-        return float(max(0.0, min((row.fresh_until - now).total_seconds(), MAX_FRESH_S)))
+        return min((row.fresh_until - now).total_seconds(), MAX_FRESH_S) if is_fresh(row, now) else 0.0
 
     def _columns(self, row: TargetRow, token: int, live: Live) -> Values:
         return {
@@ -306,8 +251,9 @@ class Claims:
 class ClaimRound:
     """Runs `once` whenever kicked, and four times a second, on a thread of its own; coalesces kicks."""
 
-    def __init__(self, once: Callable[[], object]) -> None:
-        self._once = once
+    def __init__(self, once: Callable[[], object], *, wait_s: Callable[[], float] = lambda: math.inf) -> None:
+        """`wait_s`: how soon the next round has something to do (seconds), asked after each."""
+        self._once, self._wait_s = once, wait_s
         self._dirty = threading.Event()
         self._stopped = False
         self._tick = time.monotonic()
@@ -334,7 +280,7 @@ class ClaimRound:
 
     def _run(self) -> None:
         while not self._stopped:
-            self._dirty.wait(0.25)
+            self._dirty.wait(min(0.25, max(LEAST_S, self._wait_s())))
             self._dirty.clear()
             self._tick = time.monotonic()
             if self._stopped:

@@ -12,10 +12,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any
 
-from sqlalchemy import Float, and_, delete, insert, not_, or_, select, type_coerce, update
+from sqlalchemy import and_, delete, insert, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from errors import (
@@ -30,15 +29,15 @@ from errors import (
     Unusable,
 )
 from fsm.states import State, Trigger
-from jobs import schedules, sweeps, views
+from jobs import jumps, schedules, sweeps, views
 from jobs.core import Core, raised
 from jobs.endings import RUN_COLUMNS, Ending
+from jobs.preview import Previews
 from jobs.reading import Reading
 from jobs.runs import Runs
 from jobs.scrape import Claims
 from jobs.timeout_check import TimeoutCheck, interrupt_all
 from jobs.views import View
-from model import MAX_WAIT_S
 from sources.registry import Identity
 from store import queries
 from store import schema as s
@@ -71,6 +70,8 @@ class Service(Reading):
     def __init__(self, core: Core) -> None:
         super().__init__(core)
         self.runs = Runs(core)
+        #: Listener of the pool, in front of `runs`.
+        self.previews = Previews(core, self.runs)
         self.claims = Claims(core)
         self.timeout_check = TimeoutCheck(core, self.runs)
         #: Tick ages by loop name, filled by the daemon.
@@ -89,7 +90,7 @@ class Service(Reading):
             return 0  # nothing can be stored now: nothing new is claimed
         self.runs.store_beats()
         claimed = self.claims.claim()
-        if self.claims.more:
+        if self.claims.choice.more:
             self.runs.kick()
         return claimed
 
@@ -125,6 +126,7 @@ class Service(Reading):
         core, now = self._core, self._core.clock.now()
         rows = tx.conn.execute(queries.HOSTS, {"b_now": now}).all()
         core.hosts.load(rows, now=now)
+        core.robots.load(tx.conn.execute(queries.NEWEST_ROBOTS), now=now)
         longest = max([float(core.settings.host_delay_s), *(row.crawl_delay_s for row in rows)])
         since = now - timedelta(seconds=longest)
         for row in tx.conn.execute(queries.LAST_ENDED, {"b_since": since}):
@@ -147,29 +149,13 @@ class Service(Reading):
         return core.writer.run(op)
 
     def clamp_due(self, jump_s: float = 0.0) -> None:
-        """The wall clock is not what it was: no target waits for longer than its next turn is away.
-
-        Args:
-            jump_s: How far the clock was set just now (seconds); what hosts asked for goes back with it, but not
-                forward: a machine that slept looks the same.
-        """
-        core, zone, failing = self._core, self.runs.zone(), or_(_T.attempt > 0, _T.interrupted > 0)
-        allowed_at = s.hosts.c.next_allowed_at
+        """The wall clock is not what it was, by so many seconds as far as is known; see jumps.set_right."""
 
         def op(tx: Tx) -> None:
-            now = core.clock.now()
-            plans = select(_T.schedule, failing.label("failing")).where(_T.due_at > now).distinct()
-            for plan in tx.conn.execute(plans).all():
-                latest = schedules.latest(plan.schedule, failing=bool(plan.failing), now=now, zone=zone)
-                same = and_(_T.schedule == plan.schedule, failing if plan.failing else not_(failing))
-                far = update(s.targets).where(same, _T.due_at > latest).values(due_at=latest).returning(_T.id)
-                tx.after(partial(core.board.touch, *tx.conn.execute(far).scalars().all()))
-            if jump_s < 0:
-                tx.conn.execute(update(s.hosts).values(next_allowed_at=type_coerce(allowed_at, Float) + jump_s))
-            no_host_asks = allowed_at > now + timedelta(seconds=MAX_WAIT_S)
-            tx.conn.execute(update(s.hosts).where(no_host_asks).values(next_allowed_at=now))
+            jumps.set_right(self._core, tx, jump_s=jump_s, zone=self.runs.zone())
+            tx.after(self.claims.choice.forget)
 
-        core.writer.submit(op)
+        self._core.writer.submit(op)
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -309,6 +295,12 @@ class Service(Reading):
 
         answer: View = self._write(op)
         return answer
+
+    def preview(self, *, target: str, source: str | None = None, range_: int | None = None) -> View:
+        """Scrape once and keep nothing; blocks. Raises Unusable, TooMany, StoreUnavailable, Draining."""
+        if self._core.draining:
+            raise Draining("the daemon is stopping", hint=_LATER)
+        return self.previews.scrape(self.resolve(target, source=source), range_=range_)
 
     # -- ending --------------------------------------------------------------------------------------------------
 

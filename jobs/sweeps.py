@@ -18,6 +18,7 @@ from jobs import views
 from jobs.core import Core
 from store import queries
 from store import schema as s
+from store.driver import run_many
 from store.queries import Values
 from store.writer import Tx
 
@@ -62,7 +63,7 @@ def members_done(core: Core, tx: Tx, outcomes: Mapping[int, tuple[State, str | N
         done.append({"b_sweep": sweep_id, "b_target": target_id, "b_outcome": outcome.value, "b_error": error})
         counts.setdefault(sweep_id, Counter())[outcome] += 1
     if done:
-        tx.conn.execute(queries.MEMBER_DONE, done)
+        run_many(tx.conn, queries.MEMBER_DONE, done)
     for sweep_id, outcomes_of_it in counts.items():
         _count(core, tx, sweep_id, outcomes_of_it)
 

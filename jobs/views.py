@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from errors import BadRequest
 from fsm.machine import possible
 from fsm.states import State
+from model import Post
 from store.queries import TargetRow
 
 if TYPE_CHECKING:
@@ -149,6 +150,21 @@ def sanitised(html: str, url: str) -> str:
         except ValueError:  # no address that a browser would take
             pass
     return nh3.clean(html, url_schemes=schemes)
+
+
+def found_post(post: Post, *, handle: str, name: str) -> View:
+    """POST as it would be shown, of one that is not kept."""
+    return {
+        "post_text": post.text or post.title,
+        "post_url": post.url,
+        "author_name": post.author or name or handle,
+        "published_at": iso(post.published_at),
+        "title": post.title,
+        "html": sanitised(post.html, post.url),
+        "native_id": post.native_id,
+        "kind": post.kind,
+        "media": list(post.media),
+    }
 
 
 def post(row: Any) -> View:

@@ -14,18 +14,19 @@ import select
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from errors import ScrapeFailed
-from jobs.protocol import TEXT_FIELDS, Decoder, Message, encode, order_from_dict, post_to_dict
-from model import Order, Post, Profile, Remember, Window
+from jobs.protocol import TEXT_FIELDS, Decoder, Message, encode, order_of, post_to_wire
+from model import Order, Post, Profile, Remember, Window, json_ready
 
 if TYPE_CHECKING:
     from sources.http import Http
     from sources.manners import Robots
 
-#: How much of a robots.txt is kept (characters).
-ROBOTS_CHARS = 64 * 1024
+#: How long connections are kept for the next run, which may ask the same host (seconds).
+KEEP_S = 5.0
 #: Largest piece of posts in one message (bytes, before the frame).
 PIECE_BYTES = 256 * 1024
 #: Most that a source may hand back for next time (characters).
@@ -94,10 +95,15 @@ class Reporter:
                 if message.get("token") == token:
                     return message
 
-    def next_order(self) -> Message | None:
-        """Wait for the next order; None when the daemon closed the pipe."""
+    def next_order(self, idle: Callable[[], None]) -> Message | None:
+        """Wait for the next order; None when the daemon closed the pipe. `idle` is called once it takes KEEP_S."""
         fd, decoder = self._orders
+        wait_s: float | None = KEEP_S
         while True:
+            if not select.select([fd], [], [], wait_s)[0]:
+                idle()
+                wait_s = None
+                continue
             data = os.read(fd, 65536)
             if not data:
                 return None
@@ -135,7 +141,7 @@ def scrape(order: Order, reporter: Reporter, memory_bytes: int) -> Message:
     """Run one order; returns the result message."""
     result: Message = {"t": "result", "token": order.token, "ok": True, "error": None, "truncated": False}
     result |= {"remember": None, "profile": None, "retry_after_s": None, "contiguous": False}
-    result |= {"fresh_s": 0.0, "reached": False, "moved_to": "", "status": None, "unreachable": False}
+    result |= {"fresh_s": 0.0, "reached": False, "moved_to": "", "status": None}
     dirty = False
     try:
         _collect(order, reporter, result)
@@ -144,18 +150,26 @@ def scrape(order: Order, reporter: Reporter, memory_bytes: int) -> Message:
         text = f"the scrape used more memory than the limit of {memory_bytes} bytes"
         result |= {"ok": False, "error": text, "ours": True}
     except BaseException as exc:  # noqa: BLE001 - a scraper may raise anything, SystemExit too
-        result |= {"ok": False, "error": sentence(exc), "retry_after_s": _number(getattr(exc, "retry_after_s", None))}
-        theirs = order.scraper is not None or order.options.get("kind") == "command"  # whose words may be in it
-        result["ours"] = isinstance(exc, ScrapeFailed) and not theirs
-        result |= {"status": getattr(exc, "status", None), "unreachable": _is_unreachable(exc)}
+        result |= {"ok": False, "error": sentence(exc)} | _failure(exc, order)
     result["dirty"] = left_behind() or dirty
     return result
 
 
-def _is_unreachable(exc: BaseException) -> bool:
-    from sources.http import Unreachable
+def _failure(exc: BaseException, order: Order) -> Message:
+    """What is to be known of a failure besides its sentence."""
+    from sources.http import BadStatus, Unreachable
+    from sources.manners import NoTurn, RobotsUnreadable
 
-    return isinstance(exc, Unreachable)
+    status = getattr(exc, "status", None)
+    theirs = order.scraper is not None or order.options.get("kind") == "command"  # whose words may be in it
+    return {
+        "ours": isinstance(exc, ScrapeFailed) and not theirs,
+        "retry_after_s": _number(getattr(exc, "retry_after_s", None)),
+        "untold": theirs and not isinstance(exc, (BadStatus, NoTurn, RobotsUnreadable)),
+        "status": int(status) if isinstance(status, int) else None,
+        "unreachable": isinstance(exc, Unreachable),
+        "no_turn": isinstance(exc, NoTurn),
+    }
 
 
 def _number(value: object) -> float | None:
@@ -179,12 +193,18 @@ def left_behind() -> bool:
     return True
 
 
+def _check_texts(post: Post) -> None:
+    wrong = next((name for name in TEXT_FIELDS if not isinstance(getattr(post, name), str)), None)
+    if wrong or not post.native_id:
+        raise ScrapeFailed(f"the scraper gave a post whose {wrong or 'native_id'} is not a text, or is empty")
+
+
 class _Pieces:
     """Posts on their way, in pieces that fit a frame."""
 
     def __init__(self, order: Order, reporter: Reporter) -> None:
         self._order, self._reporter = order, reporter
-        self._piece: list[Message] = []
+        self._piece: list[Post | Message] = []
         self._size = self._count = 0
         self.truncated = False
 
@@ -193,14 +213,12 @@ class _Pieces:
         if self._count >= self._order.limits.max_posts:
             self.truncated = True
             return
-        one = post_to_dict(post)
-        wrong = [n for n in TEXT_FIELDS if not isinstance(one[n], str)]
-        if wrong or not one["native_id"]:
-            raise ScrapeFailed(
-                f"the scraper gave a post whose {(wrong or ['native_id'])[0]} is not a text, or is empty"
-            )
-        length = sum(len(v) for v in one.values() if isinstance(v, str))
+        one = post_to_wire(post)
+        if one is not post or not post.native_id:
+            _check_texts(post)
+        length = sum(len(getattr(post, name)) for name in TEXT_FIELDS)
         if length > PIECE_BYTES // 2:
+            one = json_ready(post)
             one |= {"text": one["text"][:20_000], "html": one["html"][:20_000], "title": one["title"][:1000]}
             self.truncated = True
         if self._piece and self._size + length > PIECE_BYTES // 6:
@@ -221,15 +239,18 @@ def open_http(order: Order, reporter: Reporter) -> Http:
     """The session of a run, which asks the daemon for every turn but its first."""
     from sources.http import Http
     from sources.manners import Manners, Robots
+    from sources.session import kept_connections
     from sources.urls import host_of
 
+    host = host_of(order.target.url) if order.target.url else ""
     manners = Manners(
         Turns(order, reporter),
-        host=host_of(order.target.url) if order.target.url else "",
-        robots=None if order.robots is None else Robots(**order.robots),
+        host="" if order.fresh_s else host,  # it is not expected to ask for anything, and was given no turn
+        robots={} if order.robots is None else {host: Robots(**order.robots)},
         respect_robots=order.limits.respect_robots,
         agent=order.limits.user_agent,
         on_progress=reporter.progress,
+        deadline=time.monotonic() + order.timeout_s,
     )
     return Http(
         order.limits,
@@ -238,6 +259,7 @@ def open_http(order: Order, reporter: Reporter) -> Http:
         remember=order.target.remember,
         manners=manners,
         fresh_s=order.fresh_s,
+        adapter=kept_connections(order.limits),
     )
 
 
@@ -250,13 +272,13 @@ class Turns:
 
     def ask(self, host: str, done: list[str]) -> tuple[float, Robots | None]:
         """See manners.Daemon."""
-        from sources.manners import Robots
+        from sources.manners import NoTurn, Robots
 
         with self._lock:
             self._reporter.send({"t": "ask", "token": self._order.token, "host": host, "done": done})
             answer = self._reporter.answer(self._order.token)
         if not answer["granted"]:
-            raise ScrapeFailed(answer["why"], retry_after_s=answer["wait_s"])
+            raise NoTurn(answer["why"], retry_after_s=answer["wait_s"])
         robots = answer.get("robots")
         return float(answer["wait_s"]), None if robots is None else Robots(**robots)
 
@@ -264,10 +286,10 @@ class Turns:
         """See manners.Daemon."""
         self._reporter.send({"t": "told", "token": self._order.token, "host": host, "wait_s": wait_s, "why": why})
 
-    def robots(self, host: str, status: int, text: str, delay_s: float) -> None:
+    def robots(self, host: str, found: Robots, delay_s: float) -> None:
         """See manners.Daemon."""
-        found = {"host": host, "status": status, "text": text[:ROBOTS_CHARS], "delay_s": delay_s}
-        self._reporter.send({"t": "robots", "token": self._order.token} | found)
+        known = {"status": found.status, "text": found.text, "age_s": found.age_s, "delay_s": delay_s}
+        self._reporter.send({"t": "robots", "token": self._order.token, "host": host} | known)
 
 
 def _collect(order: Order, reporter: Reporter, result: Message) -> None:
@@ -296,6 +318,12 @@ def _collect(order: Order, reporter: Reporter, result: Message) -> None:
     result["truncated"] = pieces.truncated
 
 
+def _let_go() -> None:
+    from sources.session import let_go
+
+    let_go()
+
+
 def main(order_fd: int, report_fd: int, life_fd: int, memory_bytes: int) -> None:
     """Serve orders until the daemon closes the pipe or kills us."""
     live_with_daemon(life_fd)
@@ -308,8 +336,8 @@ def main(order_fd: int, report_fd: int, life_fd: int, memory_bytes: int) -> None
     reporter = Reporter(report_fd, order_fd)
     threading.Thread(target=reporter.beat_forever, daemon=True).start()
     reporter.send({"t": "ready"})
-    while (message := reporter.next_order()) is not None:
-        order = order_from_dict(message)
+    while (message := reporter.next_order(_let_go)) is not None:
+        order = order_of(message)
         reporter.begin(order.token)
         result: Any = scrape(order, reporter, memory_bytes)
         reporter.token = None

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from errors import ScrapeFailed
 
 
+class TooLarge(ScrapeFailed):
+    """The body goes past the limit; what came before that was given."""
+
+
 class Inflate:
     """Undoes gzip (any number of members) or deflate (zlib's or raw), never past the limit."""
 
@@ -28,7 +32,8 @@ class Inflate:
                 raise ScrapeFailed("the answer is not compressed the way it says it is") from exc
             self._made += len(out)
             if self._made > self._limit:
-                raise ScrapeFailed(f"the answer is larger than the limit of {self._limit} bytes, decompressed")
+                yield out[: self._limit - self._made]
+                raise TooLarge(f"the answer is larger than the limit of {self._limit} bytes, decompressed")
             yield out
             data = self._stream.unconsumed_tail
             if self._stream.eof:

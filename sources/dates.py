@@ -19,6 +19,13 @@ _ISO = re.compile(
     r" *(Z|UTC|GMT|UT|[+-]\d\d(?::?\d\d)?)?",
     re.ASCII | re.IGNORECASE,
 )
+_MONTHS = {name: number for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
+#: RFC 822 as nearly all feeds write it; the library reads it too, ten times slower.
+_USUAL = re.compile(
+    r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), )?(\d\d?) (" + "|".join(_MONTHS) + r") ([12]\d{3})"
+    r" (\d\d):(\d\d):(\d\d) (?:GMT|([+-])(\d\d)(\d\d))",
+    re.ASCII,
+)
 #: The month first: `Jan 31, 2024 10:00 pm`, what stands after the year is taken up to the seconds.
 _MONTH_FIRST = re.compile(r"(?:[a-z]{3,9},? +)?([a-z]{3,9})\.? +(\d\d?)(?:st|nd|rd|th)?,? +(\d{4}),?(.*)", re.I | re.A)
 #: What says how far from UTC a time is: the last word of it.
@@ -34,7 +41,7 @@ def moment(text: str, *, zone: tzinfo = UTC) -> datetime | None:
     if not text or len(text) > _MAX_CHARS:
         return None
     try:
-        found = _iso(text, zone) or _rfc822(text, zone)
+        found = _usual(text) or _iso(text, zone) or _rfc822(text, zone)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return found if found is not None and is_plausible(found) else None
@@ -43,6 +50,15 @@ def moment(text: str, *, zone: tzinfo = UTC) -> datetime | None:
 def is_plausible(at: datetime) -> bool:
     """Whether somebody can have published then."""
     return at.year in _YEARS and at != _EPOCH
+
+
+def _usual(text: str) -> datetime | None:
+    match = _USUAL.fullmatch(text)
+    if match is None:
+        return None
+    day, month, year, hour, minute, second, sign, hours, minutes = match.groups()
+    offset_s = (int(hours) * 3600 + int(minutes) * 60) * (-1 if sign == "-" else 1) if sign else 0
+    return _build(int(year), _MONTHS[month], int(day), (hour, minute, second), offset_s, UTC)
 
 
 def _iso(text: str, own: tzinfo) -> datetime | None:

@@ -1,8 +1,9 @@
 """The HTTP session a source works with: one per run, bounded in time, size and reach.
 
-Nothing here retries: a retry is a later run. manners.py says when a host may be asked, and waits for that. DNS and TLS
-can take longer than any limit said here; only the pool, which kills the worker at the deadline, bounds them. For the
-same reason a run that is too long is not failed from here: the budget ends a little after the deadline.
+Nothing here retries: a retry is a later run. Connections may outlive a run (session.py). manners.py says when a host
+may be asked, and waits for that. DNS and TLS can take longer than any limit said here; only the pool, which kills the
+worker at the deadline, bounds them. For the same reason a run that is too long is not failed from here: the budget ends
+a little after the deadline.
 """
 
 from __future__ import annotations
@@ -13,27 +14,30 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import Message
-from http.client import IncompleteRead
 from typing import Any
 from urllib.parse import urljoin
 
 import requests
 import urllib3
+from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 
 from errors import ScrapeFailed, Unusable
 from model import MAX_FRESH_S, FetchLimits
-from sources.addresses import Adapter
-from sources.bodies import inflater
+from sources.bodies import TooLarge, inflater
 from sources.charsets import codec
+from sources.failures import is_network, reason
 from sources.limits import asked_wait, fresh_s
-from sources.manners import Manners
+from sources.manners import Manners, NoRobots
+from sources.session import Session, connections
 from sources.urls import host_of, normalise_url
 
 #: How long after the deadline we would end a run ourselves (seconds); the pool is there first.
 GRACE_S = 5.0
 _CHUNK_BYTES = 64 * 1024
 _MAX_VALIDATOR_CHARS = 1000
+#: What is remembered of how long an answer is right (seconds).
+_MAX_AGE = "max_age"
 #: How much is read of an answer that is an error (bytes).
 _ERROR_BYTES = 16 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -41,13 +45,12 @@ _FOR_EVER = frozenset({301, 308})
 #: How much of a robots.txt is read (bytes), and how many redirects lead to it (count): at least so many, says RFC 9309.
 _ROBOTS_BYTES = 500 * 1024
 _ROBOTS_REDIRECTS = 5
-_ACCEPT = "application/atom+xml, application/rss+xml, application/feed+json, application/xml;q=0.9, */*;q=0.8"
 #: Headers of the caller's that go along when a redirect leads to another host.
 _HARMLESS = frozenset({"accept", "accept-language"})
 
 
 class Unreachable(ScrapeFailed):
-    """No server answered: its name, the way to it or the network failed."""
+    """Nobody answered: the name, the way or the network failed. It may be our own."""
 
 
 class BadStatus(ScrapeFailed):
@@ -88,17 +91,11 @@ class Answer:
             raise ScrapeFailed("the answer is not JSON") from exc
 
     def validators(self) -> dict[str, str]:
-        """What to remember for a conditional request: url, etag and last_modified, quotes and all, as they came."""
+        """What to remember for a conditional request: url, etag, last_modified, as they came; max_age in seconds."""
         found = {"etag": self.headers.get("ETag", ""), "last_modified": self.headers.get("Last-Modified", "")}
-        return {"url": self.url} | {name: value for name, value in found.items() if len(value) <= _MAX_VALIDATOR_CHARS}
-
-
-class _Session(requests.Session):
-    """Leaves redirects to us. The library would read the body of one to its end, however long, just to say where it
-    leads."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        return None
+        kept = {name: value for name, value in found.items() if len(value) <= _MAX_VALIDATOR_CHARS}
+        age_s = fresh_s(self.headers, now=datetime.now(UTC))
+        return {"url": self.url} | kept | ({_MAX_AGE: f"{age_s:.0f}"} if age_s >= 1 else {})
 
 
 class Http:
@@ -113,6 +110,7 @@ class Http:
         remember: Mapping[str, str],
         manners: Manners | None = None,
         fresh_s: float = 0.0,
+        adapter: BaseAdapter | None = None,
     ) -> None:
         """Nothing is opened yet.
 
@@ -122,27 +120,22 @@ class Http:
                 validators, after redirects.
             manners: When a host may be asked; None: whenever we like.
             fresh_s: For how long what is remembered is known to be right (seconds): it is not asked for.
+            adapter: What requests are sent by, which `close` leaves open; None: connections of our own.
         """
         self.limits = limits
         #: For how long there will be nothing new on the target (seconds).
-        self.fresh_s = fresh_s
+        self.fresh_s = 0.0
         #: Whether any server answered.
         self.reached = False
         #: Where the first address that was asked for leads by permanent redirects alone; empty when it does not.
         self.moved_to: str | None = None
         self._manners = manners
-        self._is_fresh = fresh_s > 0
+        self._known_fresh_s, self._is_spared = fresh_s, False
         self.on_progress = on_progress
         self.remember = remember
         self._deadline = deadline
-        self._session = _Session()
-        self._session.trust_env = False
-        self._session.headers = CaseInsensitiveDict(
-            {"User-Agent": limits.user_agent, "Accept": _ACCEPT, "Accept-Encoding": "gzip, deflate"}
-        )
-        adapter = Adapter(allow_private=limits.allow_private_networks)
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        self._own = connections(limits) if adapter is None else None
+        self._session = Session(user_agent=limits.user_agent, adapter=adapter or self._own or connections(limits))
 
     def get(
         self,
@@ -169,8 +162,8 @@ class Http:
         url = _address(url)
         asked = dict(headers or {})
         asked = {k: v for k, v in asked.items() if k.lower() not in ("authorization", "proxy-authorization")}
-        if conditional and self._is_fresh and self.remember.get("url"):
-            return _still_fresh(self.remember["url"])
+        if conditional and self._known_fresh_s > 0 and self.remember.get("url"):
+            return self._spared()
         for_ever, first = True, url
         for _ in range(self.limits.max_redirects + 1):
             validators = self._validators(url) if conditional else {}
@@ -183,7 +176,7 @@ class Http:
                     if self.moved_to is None:
                         self.moved_to = url if for_ever and url != first else ""
                     if conditional:
-                        self.fresh_for(fresh_s(response.headers, now=datetime.now(UTC)))
+                        self.fresh_for(self._fresh_s(response))
                     return self._answer(response, url, allow_304=bool(validators), is_api=is_api)
                 for_ever = for_ever and response.status_code in _FOR_EVER
                 target = _redirect_target(response, url)
@@ -196,12 +189,30 @@ class Http:
 
     def leave_alone(self, url: str, seconds: float, why: str) -> None:
         """Tell the daemon that a host asked to be left alone for so long, where its answer says so in its own words."""
-        if self._manners is not None:
+        if self._manners is not None and seconds > 0:
             self._manners.told(host_of(url), seconds, why)
 
     def fresh_for(self, seconds: float) -> None:
-        """Tell the daemon that there will be nothing new on this target for so long; the longest counts."""
-        self.fresh_s = max(self.fresh_s, min(seconds, MAX_FRESH_S))
+        """Tell the daemon that there will be nothing new on this target for so long; the longest counts.
+
+        Where the site was spared a request, what it said the last time is all that is known: this changes nothing.
+        """
+        if not self._is_spared:
+            self.fresh_s = max(self.fresh_s, min(seconds, MAX_FRESH_S))
+
+    def _spared(self) -> Answer:
+        """What is remembered needs no request."""
+        self.fresh_s, self._is_spared = max(self.fresh_s, self._known_fresh_s), True
+        headers: CaseInsensitiveDict[str] = CaseInsensitiveDict()
+        return Answer(status=304, url=self.remember["url"], headers=headers, body=b"", not_modified=True)
+
+    def _fresh_s(self, response: requests.Response) -> float:
+        """How long an answer is right; one that says "not modified" and no more is right as long as the last one."""
+        says = any(name in response.headers for name in ("Cache-Control", "Expires", "X-Poll-Interval"))
+        before = self.remember.get(_MAX_AGE, "")
+        if response.status_code == 304 and not says and before.isascii() and before.isdecimal():
+            return float(before)
+        return fresh_s(response.headers, now=datetime.now(UTC))
 
     def _heed(self, response: requests.Response, url: str) -> None:
         """Whatever else becomes of an answer: what it asks of us is told at once."""
@@ -211,30 +222,38 @@ class Http:
             self.leave_alone(url, *wait)
 
     def _robots(self, url: str) -> tuple[int, str]:
-        """Fetch a robots.txt: its status, and as much of it as has to be read. Raises ScrapeFailed."""
+        """Fetch a robots.txt: its status, and as much of it as has to be read. Raises NoRobots, ScrapeFailed."""
+        assert self._manners is not None
         for _ in range(_ROBOTS_REDIRECTS + 1):
             response = self._send(url, {"Accept": "text/plain, */*;q=0.5"})
             try:
                 self._heed(response, url)
-                status = response.status_code
-                if status in _REDIRECTS:
-                    target = _redirect_target(response, url)
-                elif 200 <= status < 300:
-                    return status, b"".join(self._decoded(response, limit=_ROBOTS_BYTES, cut=True)).decode(
-                        "utf-8", "replace"
-                    )
-                else:
-                    return status, ""
+                if response.status_code not in _REDIRECTS:
+                    return response.status_code, self._robots_text(response)
+                target = _redirect_target(response, url)
+            except ScrapeFailed:
+                return 404, ""  # it leads to where we do not go: as good as none
             finally:
                 response.close()
-            assert self._manners is not None
             self._manners.wait_for_turn(target, None)
             url = target
         return 404, ""  # as good as none, says RFC 9309
 
+    def _robots_text(self, response: requests.Response) -> str:
+        """The first part of a robots.txt, as far as it is whole lines. Raises NoRobots."""
+        if not 200 <= response.status_code < 300:
+            return ""
+        try:
+            body = b"".join(self._decoded(response, limit=_ROBOTS_BYTES, cut=True))
+        except ScrapeFailed as exc:
+            raise NoRobots(exc.message) from exc
+        text = body.decode("utf-8-sig", "replace")
+        return text if len(body) < _ROBOTS_BYTES else text.rpartition("\n")[0]
+
     def close(self) -> None:
-        """Let go of the connections."""
-        self._session.close()
+        """Let go of the connections, if they are our own."""
+        if self._own is not None:
+            self._own.close()
 
     def _validators(self, url: str) -> dict[str, str]:
         known = self.remember
@@ -247,16 +266,11 @@ class Http:
         limits = self.limits
         left_s = max(0.1, self._remaining_s())
         try:
-            return self._session.get(
-                url,
-                headers=dict(headers),
-                stream=True,
-                allow_redirects=False,
-                timeout=(min(limits.connect_timeout_s, left_s), min(limits.read_timeout_s, left_s)),
-            )
+            timeout_s = (min(limits.connect_timeout_s, left_s), min(limits.read_timeout_s, left_s))
+            return self._session.get(url, headers, timeout_s=timeout_s)
         except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError, ValueError) as exc:
-            kind = Unreachable if _is_network(exc) else ScrapeFailed
-            raise kind(_reason(exc, host_of(url), limits)) from exc
+            kind = Unreachable if is_network(exc) else ScrapeFailed
+            raise kind(reason(exc, host_of(url), limits)) from exc
 
     def _remaining_s(self) -> float:
         """Until the budget ends, which is GRACE_S after the deadline."""
@@ -288,18 +302,25 @@ class Http:
     def _decoded(self, response: requests.Response, *, limit: int, cut: bool = False) -> Iterator[bytes]:
         """Pieces of the body; one over the limit is an error, or cut off there."""
         inflate = inflater(response.headers.get("Content-Encoding", ""), limit)
-        too_big = ScrapeFailed(f"the answer is larger than the limit of {limit} bytes")
+        too_big = TooLarge(f"the answer is larger than the limit of {limit} bytes")
         if (response.raw.length_remaining or 0) > limit and not cut:  # what Content-Length promises
             raise too_big
         received = 0
         for chunk in self._chunks(response):
             received += len(chunk)
-            if received > limit:
-                if cut:
-                    return
+            over = max(0, received - limit)
+            if over and not cut:
                 raise too_big
             self.on_progress(f"received {received} bytes")
-            yield from inflate.feed(chunk) if inflate else (chunk,)
+            piece = chunk[: len(chunk) - over]
+            try:
+                yield from inflate.feed(piece) if inflate else (piece,)
+            except TooLarge:
+                if not cut:
+                    raise
+                return
+            if over:
+                return
         if inflate and received:
             inflate.finish()
 
@@ -310,12 +331,7 @@ class Http:
                 yield chunk
                 self._remaining_s()
         except (urllib3.exceptions.HTTPError, OSError) as exc:
-            raise ScrapeFailed(_reason(exc, host_of(response.url), self.limits)) from exc
-
-
-def _still_fresh(url: str) -> Answer:
-    """What is remembered needs no request."""
-    return Answer(status=304, url=url, headers=CaseInsensitiveDict(), body=b"", not_modified=True)
+            raise ScrapeFailed(reason(exc, host_of(response.url), self.limits)) from exc
 
 
 def _address(url: str) -> str:
@@ -349,52 +365,3 @@ def _charset(headers: Mapping[str, str]) -> str | None:
     except (LookupError, ValueError, TypeError):  # made up to break the library's parser
         return None
     return found if found and found.isascii() else None
-
-
-def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """The error, what it wraps and what it came from; at most twelve."""
-    queue: list[object] = [exc]
-    for _ in range(12):
-        if not queue:
-            return
-        one = queue.pop(0)
-        if isinstance(one, BaseException):
-            yield one
-            queue += [*one.args, getattr(one, "reason", None), one.__cause__]
-
-
-def _is_network(exc: BaseException) -> bool:
-    """Whether nobody answered: the name, the way or the network failed, not the server's own work."""
-    kinds = (
-        urllib3.exceptions.NameResolutionError,
-        urllib3.exceptions.NewConnectionError,
-        urllib3.exceptions.ConnectTimeoutError,
-        requests.ConnectTimeout,
-    )
-    return any(isinstance(cause, kinds) for cause in _causes(exc))
-
-
-def _reason(exc: BaseException, host: str, limits: FetchLimits) -> str:
-    """One sentence without a word of the server's."""
-    causes = tuple(_causes(exc))
-
-    def any_is(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(cause, kinds) for cause in causes)
-
-    if any_is(urllib3.exceptions.NameResolutionError):
-        return f"the name of {host} cannot be resolved"
-    if any_is(ConnectionRefusedError):
-        return f"{host} refused the connection"
-    if any_is(urllib3.exceptions.NewConnectionError):  # before the time-out, which it is a kind of
-        return f"{host} cannot be reached"
-    if any_is(requests.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError):
-        return f"connecting to {host} took longer than {limits.connect_timeout_s:g} s"
-    if any_is(requests.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError):
-        return f"{host} sent nothing for {limits.read_timeout_s:g} s"
-    if any_is(requests.exceptions.SSLError, urllib3.exceptions.SSLError):
-        return f"there is no secure connection to {host}: its certificate or its TLS is not acceptable"
-    if any_is(IncompleteRead):
-        return f"the answer of {host} was cut short"
-    if any_is(requests.exceptions.InvalidURL, urllib3.exceptions.LocationValueError):
-        return "the address has a bad host or port"
-    return f"the connection to {host} broke, or what came over it is not HTTP"

@@ -34,6 +34,9 @@ _BLOCKS = (
     *("figure", "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p"),
     *("pre", "section", "summary", "table", "tr", "ul"),
 )
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+#: An absolute address of the plainest kind.
+_ADDRESS = re.compile(r"https?://[a-z0-9][a-z0-9.\-]*(?::\d+)?(?:/[A-Za-z0-9_~%\-./]*(?:\?[A-Za-z0-9_~%\-./=&+]+)?)?")
 _UNREAD = ("head", "script", "style", "template")
 _HTML = etree.HTMLParser(
     encoding="utf-8", remove_comments=True, remove_pis=True, no_network=True, huge_tree=True, collect_ids=False
@@ -106,7 +109,9 @@ def link(href: str, base: str) -> str:
 
     What may not stand in an address is escaped; nothing else is rewritten.
     """
-    href = re.sub(r"[\x00-\x1f\x7f]", "", href).strip()
+    if _ADDRESS.fullmatch(href) and len(href) <= MAX_URL_CHARS:  # most are: nothing below would change it
+        return href
+    href = _CONTROLS.sub("", href).strip()
     if not href:
         return ""
     try:

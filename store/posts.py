@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from model import Post
+from store.driver import run_many
 from store.schema import UtcTime, post_versions, posts
 
 _CHUNK = 500
@@ -117,7 +118,7 @@ def keep_all(conn: Connection, finds: Sequence[Find], *, now: datetime) -> list[
         vanished = _mark_vanished(conn, find, here, now)
         kept.append(Kept(seen=len(unique), new=new, edited=edited, vanished=vanished))
     for start in range(0, len(fresh), _CHUNK):
-        conn.execute(_ADD, fresh[start : start + _CHUNK])
+        run_many(conn, _ADD, fresh[start : start + _CHUNK])
     return kept
 
 

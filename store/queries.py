@@ -25,14 +25,18 @@ from sqlalchemy import (
 )
 
 from store import schema as s
+from store.driver import run_many
 from store.schema import UtcTime
 
+#: The lane of those that nobody asked for.
+SCHEDULED = 2
 Values = dict[str, Any]  # Any: column values
 TargetRow = Row[Any]  # Any: a row of `targets`
 
 _T, _H, _M = s.targets.c, s.hosts.c, s.sweep_members.c
 _NOW = bindparam("b_now", type_=UtcTime())
 _LIMIT = bindparam("b_limit", type_=Integer())
+_LOOKED_AT = (_T.deferred_until, _T.paused_until, _T.fresh_until, _T.request_forced)
 _SKIP = _T.id.not_in(bindparam("b_skip", expanding=True))
 
 TARGET = select(s.targets).where(_T.id == bindparam("b_id"))
@@ -41,8 +45,9 @@ RUNNING = select(s.targets).where(_T.state == "RUNNING").order_by(_T.deadline_at
 
 
 def _lane(lane: int, turn: ColumnElement[Any], *where: ColumnElement[bool]) -> Select[Any]:
-    """Targets whose turn has come, oldest first; their ids, hosts and lane."""
-    columns = (_T.id, _T.host, literal(lane).label("lane"), turn.label("turn"), _T.paused_until, _T.request_forced)
+    """Targets whose turn has come, oldest first, and what the claim looks at."""
+    since = (_T.due_at if lane == SCHEDULED else _T.requested_at).label("since")
+    columns = (_T.id, _T.host, literal(lane).label("lane"), turn.label("turn"), since, *_LOOKED_AT)
     due = select(*columns).where(*where, turn <= _NOW, _SKIP).order_by(turn, _T.id).limit(_LIMIT)
     return select(due.subquery())
 
@@ -51,13 +56,19 @@ _REQUESTED = _T.requested_at.is_not(None)
 _WAITING = union_all(
     _lane(0, s.ASKED_TURN, _REQUESTED, _T.request_rank == 0),
     _lane(1, s.ASKED_TURN, _REQUESTED, _T.request_rank == 1),
-    _lane(2, s.TURN, _T.due_at.is_not(None), _T.requested_at.is_(None)),
+    _lane(SCHEDULED, s.TURN, _T.due_at.is_not(None), _T.requested_at.is_(None)),
 )
 _WAITING = _WAITING.order_by(_WAITING.selected_columns.lane, _WAITING.selected_columns.turn)
 NEXT_DUE = select(func.min(s.TURN)).where(_T.due_at.is_not(None))
 DEFER = update(s.targets).where(_T.id == bindparam("b_id")).values(deferred_until=bindparam("b_until", type_=UtcTime()))
 ROBOTS_OF = select(_H.host, _H.robots_status, _H.robots_text, _H.robots_at).where(
     _H.host.in_(bindparam("b_hosts", expanding=True)), _H.robots_at.is_not(None)
+)
+NEWEST_ROBOTS = (
+    select(_H.host, _H.robots_status, _H.robots_text, _H.robots_at)
+    .where(_H.robots_at.is_not(None))
+    .order_by(_H.robots_at.desc())
+    .limit(200)
 )
 HOSTS = select(_H.host, _H.next_allowed_at, _H.reason, _H.crawl_delay_s).where(
     or_(_H.next_allowed_at > _NOW, _H.crawl_delay_s > 0)
@@ -120,7 +131,8 @@ def waiting(conn: Connection, *, now: datetime, skip: Collection[int], limit: in
         limit: Most of each kind (count).
 
     Returns:
-        Rows of id, host, lane (0, 1, 2 as above), turn, paused_until, request_forced.
+        Rows of id, host, lane (0, 1, 2 as above), turn (when it is looked at), since (when it was asked for, or due),
+        deferred_until, paused_until, fresh_until, request_forced.
     """
     return list(conn.execute(_WAITING, {"b_now": now, "b_skip": list(skip), "b_limit": limit}))
 
@@ -136,7 +148,7 @@ def step(conn: Connection, rows: Sequence[TargetRow], values: Sequence[Values]) 
         {"b_id": row.id, "b_state": row.state, "b_token": row.token} | new
         for row, new in zip(rows, values, strict=True)
     ]
-    return conn.execute(STEP, own if len(own) > 1 else own[0]).rowcount == len(own)
+    return run_many(conn, STEP, own) == len(own)
 
 
 def block_host(conn: Connection, host: str, *, until: datetime, reason: str) -> None:
@@ -145,10 +157,10 @@ def block_host(conn: Connection, host: str, *, until: datetime, reason: str) -> 
     conn.execute(stmt, {"host": host, "next_allowed_at": until, "reason": reason})
 
 
-def keep_robots(conn: Connection, host: str, *, now: datetime, status: int, text: str, crawl_delay_s: float) -> None:
-    """Keep what a host's robots.txt says."""
-    found = {"robots_status": status, "robots_text": text, "robots_at": now, "crawl_delay_s": crawl_delay_s}
-    conn.execute(_upsert(conn.dialect.name, *found), {"host": host, "next_allowed_at": now, "reason": ""} | found)
+def keep_robots(conn: Connection, host: str, *, at: datetime, status: int, text: str, crawl_delay_s: float) -> None:
+    """Keep what a host's robots.txt said then."""
+    found = {"robots_status": status, "robots_text": text, "robots_at": at, "crawl_delay_s": crawl_delay_s}
+    conn.execute(_upsert(conn.dialect.name, *found), {"host": host, "next_allowed_at": at, "reason": ""} | found)
 
 
 @functools.cache

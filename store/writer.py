@@ -30,6 +30,8 @@ T = TypeVar("T")
 #: Most operations in a group, and the longest a group collects (seconds).
 GROUP_SIZE = 128
 GROUP_S = 0.05
+#: How long a group waits for more operations when more are likely to come (seconds).
+LINGER_S = 0.0015
 #: How long a caller waits for an operation that has begun (seconds); the watchdog is faster.
 BEGUN_S = 60.0
 #: How often it is tried, at least, whether the store takes a write: while it refuses, and else (seconds).
@@ -121,6 +123,8 @@ class Writer:
         #: None, or why the last write could not be stored: what the next caller will meet. The writer spends a token
         #: now and then to see whether the store takes it, since a commit that changes nothing succeeds on a full disk.
         self.refusing: str | None = None
+        #: Whether more operations are likely to come soon, so that a larger group costs less than the wait for it.
+        self.may_linger: Callable[[], bool] = lambda: False
 
     def start(self) -> None:
         """Start the thread; once."""
@@ -185,6 +189,8 @@ class Writer:
             self._wake.acquire(timeout=0.5)
             self._tick = time.monotonic()
             group: list[_Item[Any]] = []
+            if self.may_linger():
+                time.sleep(LINGER_S)
             item, until = self._take(), time.monotonic() + GROUP_S
             while item is not None:
                 if item.future.set_running_or_notify_cancel():

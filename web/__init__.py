@@ -7,7 +7,10 @@
 | gate.py | who may ask: Host, token, Origin |
 | contract.py | what a request may hold, as openapi.json has it |
 | status.py | the status and health calls, answered alike with and without the door |
-| connection.py | a connection and its limits |
+| accepting.py | the listening socket, and how connections are taken from it |
+| connection.py | a connection and its limits, and the short way for requests that came before |
+| memo.py | requests that came before, and how they are answered |
+| turnstile.py | how much is begun in one turn of the loop |
 | exchange.py | one request at the door, its body, its answer |
 | waiting.py | long polls |
 | streams.py | event streams |

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 
-from errors import BadRequest, Draining, GleandError, NotFound, Refused, StoreUnavailable, Unusable
+from errors import BadRequest, Draining, GleandError, NotFound, Refused, StoreUnavailable, TooMany, Unusable
 from web.protocols import View
 
 log = logging.getLogger(__name__)
 Headers = tuple[tuple[str, str], ...]
 
-#: What a client is told to wait after a 503 (seconds).
+#: What a client is told to wait after a 429 or 503 (seconds).
 RETRY_AFTER_S = 5
 #: Status code of each family of errors; whatever is not here is our mistake.
 STATUS_CODES: dict[type[GleandError], int] = {
@@ -22,6 +22,7 @@ STATUS_CODES: dict[type[GleandError], int] = {
     NotFound: 404,
     Refused: 409,
     Unusable: 422,
+    TooMany: 429,
     Draining: 503,
     StoreUnavailable: 503,
 }
@@ -74,7 +75,7 @@ def error_answer(exc: BaseException, where: str = "") -> Answer:
         status, headers = exc.status, exc.headers
     elif isinstance(exc, GleandError):
         status = next((STATUS_CODES[c] for c in type(exc).__mro__ if c in STATUS_CODES), 0)
-        headers = (("Retry-After", str(RETRY_AFTER_S)),) if status == 503 else ()
+        headers = (("Retry-After", str(RETRY_AFTER_S)),) if status in (429, 503) else ()
     if not status or not isinstance(exc, GleandError):
         log.error("request_failed where=%s error=%r", ascii(where[:200]), exc, exc_info=exc)
         return answer({"error": "something went wrong inside; the log says what", "code": "internal"}, 500)

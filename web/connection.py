@@ -12,15 +12,16 @@ from uvicorn.server import ServerState
 
 from web.answers import Answer, TurnedAway, as_bytes, error_answer, raw_headers
 from web.memo import HEAD_BYTES, Memo, Pairs, Recipe
+from web.turnstile import Turnstile
 
 #: Largest request head (bytes).
 HEAD_LIMIT_BYTES = 64 * 1024
-#: Under this name an ASGI scope has its Turn.
-TURN: Final = "gleand.turn"
+#: Under this name an ASGI scope has its Caller.
+CALLER: Final = "gleand.caller"
 
 
-class Turn:
-    """What a connection does for one request beyond ASGI."""
+class Caller:
+    """Who sent a request, as its connection knows them: what ASGI has no words for."""
 
     __slots__ = ("_connection", "_cycle", "whole")
 
@@ -31,7 +32,7 @@ class Turn:
 
     def keep(self, recipe: Recipe) -> None:
         """Answer by this recipe whoever sends the same again, if this connection would go on after it."""
-        if self.whole is not None and self._cycle.keep_alive:
+        if self.whole is not None and len(self.whole) <= HEAD_BYTES and self._cycle.keep_alive:
             self._connection.memo.keep((self._connection.server, self.whole), recipe)
 
     def send(self, answer: Answer, headers: Pairs) -> bool:
@@ -76,18 +77,21 @@ class Connection(HttpToolsProtocol):
         config: uvicorn.Config,
         state: ServerState,
         memo: Memo,
+        turnstile: Turnstile,
         *,
         head_timeout_s: float,
         write_timeout_s: float,
     ) -> None:
         super().__init__(config, state, {})
-        self.memo = memo
+        self.memo, self._turnstile = memo, turnstile
         self.gone = False
         self.when_gone: Callable[[], None] | None = None
         #: Whether the parser stands between two messages, and how many have begun.
         self._between, self._begun = True, 0
+        #: What is to be parsed once the turnstile lets it through.
+        self._later: bytes | None = None
         #: Of the request whose head came last.
-        self._turn: Turn | None = None
+        self._caller: Caller | None = None
         #: When the memo answered last (loop time).
         self._answered_at = 0.0
         self._head_timeout_s, self._write_timeout_s = head_timeout_s, write_timeout_s
@@ -107,22 +111,40 @@ class Connection(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
-        self.gone, self._turn = True, None
+        self.gone, self._caller = True, None
         if self.when_gone is not None:
             self.when_gone()
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        between, begun = self._between and len(data) <= HEAD_BYTES, self._begun
+        if self._later is not None:
+            self._later += data
+            if len(self._later) > HEAD_LIMIT_BYTES:
+                self.flow.pause_reading()
+            return
         if self.cycle is None or self.cycle.response_complete:
-            if between and self._answer_at_once(data):
+            if self._between and len(data) <= HEAD_BYTES and self._answer_at_once(data):
                 return
             if self._head_timer is None:
                 self._await_head()
-        in_head = self._in_head
+            if not self._turnstile.passes():
+                self._later = data
+                self._unset_keepalive_if_required()
+                self._turnstile.put(self._parse_later)
+                return
+        self._parse(data)
+
+    def _parse_later(self) -> None:
+        data, self._later = self._later, None
+        if data is not None and not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        between, begun, in_head = self._between, self._begun, self._in_head
         super().data_received(data)
-        if between and self._between and self._begun == begun + 1 and self._turn is not None:
-            self._turn.whole = data
+        if between and self._between and self._begun == begun + 1 and self._caller is not None:
+            self._caller.whole = data
         if in_head and self._in_head and not self.transport.is_closing():
             self._head_bytes += len(data)  # one header that does not end is not reported by the parser
             if self._head_bytes > HEAD_LIMIT_BYTES:
@@ -155,8 +177,8 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._head_has_come()
         super().on_headers_complete()
-        self._turn = Turn(self, self.cycle)
-        self.scope[TURN] = self._turn  # type: ignore[typeddict-unknown-key]  # ours
+        self._caller = Caller(self, self.cycle)
+        self.scope[CALLER] = self._caller  # type: ignore[typeddict-unknown-key]  # ours
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, or too long a head, and close."""

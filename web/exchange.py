@@ -8,7 +8,7 @@ from typing import Any
 
 from errors import BadRequest
 from web.answers import Answer, Headers, TurnedAway, raw_headers
-from web.connection import TURN, Turn
+from web.connection import CALLER, Caller
 from web.contract import BODY_LIMIT_BYTES
 from web.gate import Asked
 from web.memo import Recipe
@@ -36,8 +36,7 @@ class Exchange:
         self.query: bytes = scope["query_string"]
         self.headers: list[tuple[bytes, bytes]] = scope["headers"]
         self.fields = dict(self.headers)
-        #: What ASGI has no words for.
-        self.turn: Turn = scope.pop(TURN)  # taken out, or it would hold itself
+        self.caller: Caller = scope.pop(CALLER)  # taken out, or it would hold itself
         self.started = False
 
     def text(self, name: bytes) -> str | None:
@@ -96,11 +95,11 @@ class Exchange:
     def keep(self, recipe: Recipe) -> None:
         """Let whoever sends the same bytes again be answered by this recipe."""
         if self.fields.keys().isdisjoint(_MORE_THAN_A_HEAD):
-            self.turn.keep(recipe)
+            self.caller.keep(recipe)
 
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head of an answer."""
-        self.turn.heed()
+        self.caller.heed()
         self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
@@ -113,7 +112,7 @@ class Exchange:
         headers = raw_headers(answer, more)
         if b"expect" in self.fields:
             headers.append((b"connection", b"close"))  # the client may or may not send the body now
-        elif ("Connection", "close") not in answer.headers and self.turn.send(answer, headers):
+        elif ("Connection", "close") not in answer.headers and self.caller.send(answer, headers):
             self.started = True
             return
         await self.begin(answer.status, headers)

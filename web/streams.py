@@ -140,7 +140,7 @@ class Streams:
         await exchange.begin(200, head)
         await exchange.write(_start(position))
         gone = self._loop.create_future()
-        exchange.turn.when_gone(lambda: gone.set_result(None))
+        exchange.caller.when_gone(lambda: gone.set_result(None))
         try:
             while not self._stopping:
                 if gone.done():
@@ -159,7 +159,7 @@ class Streams:
                 elif not (await asyncio.wait({arrived, gone}, timeout=pause_s, return_when="FIRST_COMPLETED"))[0]:
                     await exchange.write(b":\n\n")
         finally:
-            exchange.turn.when_gone(None)
+            exchange.caller.when_gone(None)
 
     async def _settle(self, wanted: int | None) -> int:
         """Find where a stream stands. Raises StoreUnavailable."""

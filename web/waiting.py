@@ -17,10 +17,9 @@ from web.answers import Answer
 from web.exchange import ClientGone, Exchange
 from web.protocols import Page, ServiceLike
 from web.status import StatusCall, asked_page, held_page, is_known, known_tags, status_answer
+from web.turnstile import Turnstile
 
 _T = TypeVar("_T")
-#: Waiters woken in one turn of the loop (count); a turn takes about 50 us for each, with the next call that most make.
-WOKEN_AT_ONCE = 10
 
 
 class Places:
@@ -77,9 +76,15 @@ class Waiters:
     """Everybody who waits for a status to change. Used on the loop only."""
 
     def __init__(
-        self, service: ServiceLike, loop: asyncio.AbstractEventLoop, pool: ThreadPoolExecutor, places: Places
+        self,
+        service: ServiceLike,
+        loop: asyncio.AbstractEventLoop,
+        pool: ThreadPoolExecutor,
+        places: Places,
+        turnstile: Turnstile,
     ) -> None:
         self._service, self._loop, self._pool, self._places = service, loop, pool, places
+        self._turnstile = turnstile
         self._waiters: set[_Waiter] = set()
         self._stopping = False
 
@@ -95,24 +100,15 @@ class Waiters:
         return status_answer(page or await self._asked_page(call), tags)
 
     def look(self) -> None:
-        """Look once at every page that is waited for, and wake those to whom it is news."""
+        """Look once at every page that is waited for, and wake those to whom it is news, a few in each turn."""
         pages: dict[tuple[int | None, int | None], Page | None] = {}
-        woken = []
         for waiter in self._waiters:
             key = (waiter.call.target_id, waiter.call.sweep_id)
             if key not in pages:
                 pages[key] = held_page(self._service, waiter.call)
             page = pages[key]
             if waiter.held if page is None else not is_known(page, waiter.seen):
-                woken.append(waiter)
-        self._wake(woken)
-
-    def _wake(self, woken: list[_Waiter]) -> None:
-        """Wake some, and the others after the loop has looked at its connections: pollers are answered in between."""
-        for waiter in woken[:WOKEN_AT_ONCE]:
-            waiter.wake()
-        if len(woken) > WOKEN_AT_ONCE:
-            self._loop.call_soon(self._wake, woken[WOKEN_AT_ONCE:])
+                self._turnstile.put(waiter.wake)
 
     def close(self) -> None:
         """Whoever waits is answered now, and nobody waits any more."""
@@ -127,7 +123,7 @@ class Waiters:
             waiter = _Waiter(call, tags or _only(first), held=False, woken=self._loop.create_future())
             timer = self._loop.call_later(call.wait_s, waiter.end)
             self._waiters.add(waiter)
-            exchange.turn.when_gone(waiter.leave)
+            exchange.caller.when_gone(waiter.leave)
             try:
                 while not waiter.left:
                     waiter.woken = self._loop.create_future()  # before the look: what changes from here on wakes us
@@ -139,7 +135,7 @@ class Waiters:
                     await waiter.woken
                 raise ClientGone
             finally:
-                exchange.turn.when_gone(None)
+                exchange.caller.when_gone(None)
                 self._waiters.discard(waiter)
                 timer.cancel()
                 if call.target_id is not None:

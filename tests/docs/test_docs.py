@@ -159,7 +159,7 @@ def test_each_state_has_a_paragraph_that_says_in_out_and_crash(state: State) -> 
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):(?!=)", read("Makefile"), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):(?!=)", read("Makefile"), re.MULTILINE))
 
 
 def shell_lines() -> list[str]:
@@ -174,7 +174,7 @@ def options(command: click.Command) -> set[str]:
 
 
 def test_make_help_lists_every_target() -> None:
-    shown = set(re.findall(r"^([a-z]+):.*##", read("Makefile"), re.MULTILINE))
+    shown = set(re.findall(r"^([a-z-]+):.*##", read("Makefile"), re.MULTILINE))
     phony = set(re.findall(r"^\.PHONY: (.*)$", read("Makefile"), re.MULTILINE)[0].split())
     assert shown == phony == make_targets()
 

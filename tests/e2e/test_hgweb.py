@@ -46,3 +46,16 @@ def test_a_page_leads_to_its_feed(tmp_path: Path) -> None:
         assert view["post_count"] == 1
         assert view["url"].endswith(("/alice/atom-log", "/alice/rss-log"))
         assert view["handle"] == f"http://127.0.0.1:{hgweb.port}/alice"
+
+
+def test_a_repository_is_one_target_and_range_reads_more_than_the_ten_it_shows(tmp_path: Path) -> None:
+    with Hgweb(tmp_path / "repos", ["alice"]) as hgweb, Daemon(tmp_path / "data") as daemon:
+        for number in range(2, 13):
+            hgweb.commit("alice", f"commit {number}")
+        added = daemon.add(f"mercurial:http://127.0.0.1:{hgweb.port}/alice", range=20)["user"]
+        assert (added["source"], added["username"]) == ("mercurial", hgweb.feed("alice"))
+        assert daemon.wait_state(added["id"], "COMPLETED", "FAILED")["error"] is None
+        assert len(daemon.posts(added["id"])) == 12
+        for kind in ("atom-log", "rss-log"):
+            answer = daemon.call("POST", "/api/targets", {"target": hgweb.feed("alice", kind), "start": False})
+            assert answer.status_code == 409, answer.text

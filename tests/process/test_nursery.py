@@ -53,9 +53,9 @@ def hear(child: Child) -> list[dict]:
 
 def give(child: Child, source: str, handle: str = "x") -> None:
     order = make_order(source, handle)
-    from jobs.protocol import order_to_dict
+    from jobs.protocol import order_message
 
-    child.send({"t": "order"} | order_to_dict(order))
+    child.send(order_message(order))
 
 
 def test_a_worker_is_our_own_child_in_a_session_of_its_own(child: Child) -> None:

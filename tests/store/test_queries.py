@@ -326,8 +326,8 @@ def test_a_writing_transaction_takes_the_lock_when_it_begins(tmp_path: Path) -> 
 def test_a_robots_txt_is_kept_beside_what_the_host_asked_for(conn: Connection) -> None:
     block(conn, "a.example", 60, "asked")
     for status in (503, 200):
-        queries.keep_robots(conn, "a.example", now=at(1), status=status, text="User-agent: *", crawl_delay_s=4)
-    queries.keep_robots(conn, "b.example", now=at(2), status=404, text="", crawl_delay_s=0)
+        queries.keep_robots(conn, "a.example", at=at(1), status=status, text="User-agent: *", crawl_delay_s=4)
+    queries.keep_robots(conn, "b.example", at=at(2), status=404, text="", crawl_delay_s=0)
     found = conn.execute(queries.ROBOTS_OF, {"b_hosts": ["a.example", "b.example", "c.example"]}).all()
     assert [tuple(one) for one in found] == [
         ("a.example", 200, "User-agent: *", at(1)),

@@ -200,11 +200,17 @@ class House:
         """The order that is in a worker."""
         return next(o for o in self.pool.running.values() if o.target.handle == handle)
 
-    def finish(self, handle: str, *posts: Post) -> None:
-        self._tell(handle, Outcome(ok=True, posts=posts or (Post(native_id="1", title="one"),)))
+    def finish(self, handle: str, *posts: Post, **more: Any) -> None:
+        self._tell(handle, Outcome(ok=True, posts=posts or (Post(native_id="1", title="one"),), **more))
 
     def fail(
-        self, handle: str, error: str = "no luck", *, ours: bool = True, retry_after_s: float | None = None
+        self,
+        handle: str,
+        error: str = "no luck",
+        *,
+        ours: bool = True,
+        retry_after_s: float | None = None,
+        **more: Any,
     ) -> None:
         if ours and retry_after_s is not None and self.order(handle).target.url:  # a session of ours tells it at once
             why = "the host asked to wait (Retry-After)"
@@ -212,7 +218,8 @@ class House:
             host = host_of(order.target.url)
             told = {"t": "told", "token": order.token, "host": host, "wait_s": retry_after_s, "why": why}
             self.service.runs.said(order, told)
-        self._tell(handle, Outcome(ok=False, error=error, error_is_ours=ours, retry_after_s=retry_after_s))
+        known = {"error": error, "error_is_ours": ours, "untold": not ours, "retry_after_s": retry_after_s}
+        self._tell(handle, Outcome(**({"ok": False, "reached": "status" in more} | known | more)))
 
     def overdue(self, handle: str, kind: str = "deadline") -> None:
         """The pool's clock says so."""

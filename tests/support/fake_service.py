@@ -210,6 +210,13 @@ class FakeService:
     def add(self, **asked: Any) -> Any:
         return self._say("add", {"user": USER, "target": TARGET, "sweep_id": 4, "created": True}, **asked)
 
+    def preview(self, **asked: Any) -> Any:
+        post = {"post_text": "t", "post_url": "https://a.example/1", "author_name": "A", "published_at": AT}
+        post |= {"title": "T", "native_id": "1", "html": "", "kind": "post", "media": []}
+        view = {"source": "feed", "handle": "a", "url": "", "outcome": "COMPLETED", "error": None, "duration_s": 0.1}
+        view |= {"display_name": "A", "moved_to": None, "posts": [post], "posts_found": 1, "truncated": False}
+        return self._say("preview", view | {"notes": ["1 of 1 have no time"]}, **asked)
+
     def remove(self, **asked: Any) -> Any:
         return self._say("remove", {"message": "Removed A"}, **asked)
 

@@ -6,6 +6,9 @@ its own; leaving the block ends them all, so a reply that waits must wait on `si
 
 from __future__ import annotations
 
+import math
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,17 +38,32 @@ class Reply:
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     raw: bool = False
+    #: So long after the request (seconds), unless the client hangs up.
+    after_s: float = 0.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Visit:
+    """One request as the site saw it; instants are monotonic, which all processes of a machine share."""
+
+    path: str
+    began: float
+    #: Before the last of the answer was sent, or when the client had hung up.
+    ended: float = math.inf
+    reply: Reply | None = None
 
 
 class Site:
     """Starts when the block is entered; paths nobody spoke of get 404."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self.address = address
         self.asked: list[Asked] = []
+        self.visits: list[Visit] = []
         #: Set when the block is left.
         self.closing = threading.Event()
         self._replies: dict[str, Callable[[Asked], Reply]] = {}
-        self._server = _Server(("127.0.0.1", 0), _handler(self))
+        self._server = _Server((address, 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
     def __enter__(self) -> Site:
@@ -63,7 +81,12 @@ class Site:
         return int(self._server.server_address[1])
 
     def url(self, path: str = "/feed") -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"http://{self.address}:{self.port}{path}"
+
+    @property
+    def host(self) -> str:
+        """What the daemon calls it."""
+        return f"{self.address}:{self.port}"
 
     def answer(self, path: str, body: bytes | Iterable[bytes] = b"", *, status: int = 200, **headers: str) -> None:
         """Give this response from now on; `Content_Type="x"` names the header Content-Type."""
@@ -96,11 +119,23 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
         timeout = 30
 
         def do_GET(self) -> None:
-            reply = site.reply_to(
+            visit = Visit(path=self.path, began=time.monotonic())
+            site.visits.append(visit)
+            try:
+                self._answer(visit)
+            finally:
+                visit.ended = min(visit.ended, time.monotonic())
+
+        def _answer(self, visit: Visit) -> None:
+            reply = visit.reply = site.reply_to(
                 Asked(path=self.path, headers={name.lower(): value for name, value in self.headers.items()})
             )
             self.close_connection = True
+            if reply.after_s and _hangs_up(self.connection, reply.after_s, site.closing):
+                return
             body = [reply.body] if isinstance(reply.body, bytes) else reply.body
+            if isinstance(reply.body, bytes):
+                visit.ended = time.monotonic()
             if not reply.raw:
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():
@@ -115,6 +150,15 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             """Quiet."""
 
     return Handler
+
+
+def _hangs_up(connection: socket.socket, within_s: float, closing: threading.Event) -> bool:
+    """Whether the client goes before that time is over, or the site does."""
+    until = time.monotonic() + within_s
+    while (left := until - time.monotonic()) > 0:
+        if closing.is_set() or select.select([connection], [], [], min(left, 0.05))[0]:
+            return True
+    return False
 
 
 class Progress(list[str]):

@@ -18,6 +18,7 @@ from tests.support.fake_service import FakeService
 from web.connection import Connection
 from web.gate import Gate
 from web.memo import Key, Memo, Recipe
+from web.turnstile import Turnstile
 
 PORT = 5000
 _DATE = re.compile(rb"date: [^\r]*\r\n")
@@ -28,6 +29,13 @@ class NoMemo(Memo):
 
     def keep(self, key: Key, recipe: Recipe) -> None:
         pass
+
+
+class Crowded(Turnstile):
+    """Lets nothing through at once: every read waits for its turn."""
+
+    def passes(self) -> bool:
+        return False
 
 
 class Wire(asyncio.Transport):
@@ -65,7 +73,9 @@ class Line:
     def __init__(self, bench: Bench, local: str) -> None:
         self._bench = bench
         self.wire = Wire(local)
-        self.connection = Connection(bench.config, bench.state, bench.memo, head_timeout_s=10.0, write_timeout_s=10.0)
+        self.connection = Connection(
+            bench.config, bench.state, bench.memo, bench.turnstile, head_timeout_s=10.0, write_timeout_s=10.0
+        )
         self.connection.connection_made(self.wire)
 
     def leave(self) -> None:
@@ -87,15 +97,19 @@ class Line:
 class Bench:
     """A door, and connections to it, on the loop that runs."""
 
-    def __init__(self, service: FakeService, memo: Memo, **settings: Any) -> None:
+    def __init__(
+        self, service: FakeService, memo: Memo, turnstile: type[Turnstile] = Turnstile, **settings: Any
+    ) -> None:
         chosen = Settings(port=PORT, **settings)
         self.memo, self.state = memo, ServerState()
+        self.turnstile = turnstile(asyncio.get_running_loop())
         self.state.default_headers = [(b"date", b"today")]
         self.door = Door(
             create_app(service, chosen),
             service,
             Gate(chosen, PORT),
             asyncio.get_running_loop(),
+            self.turnstile,
             max_waiters=10,
             body_timeout_s=10.0,
             comment_interval_s=10.0,
@@ -123,10 +137,12 @@ class Bench:
 
     async def settle(self, *, within_s: float = 20.0) -> None:
         """Wait until no request is being worked on, or none was done with for so long."""
-        while self.state.tasks:
-            if not (await asyncio.wait(set(self.state.tasks), timeout=within_s, return_when="FIRST_COMPLETED"))[0]:
-                return
+        while self.state.tasks or len(self.turnstile):
             await asyncio.sleep(0)
+            tasks = set(self.state.tasks)
+            if tasks and not (await asyncio.wait(tasks, timeout=within_s, return_when="FIRST_COMPLETED"))[0]:
+                return
+        await asyncio.sleep(0)
 
 
 def on_bench(test: Callable[[Bench], Awaitable[None]], service: FakeService, **settings: Any) -> None:
@@ -142,8 +158,13 @@ def on_bench(test: Callable[[Bench], Awaitable[None]], service: FakeService, **s
     asyncio.run(run())
 
 
-def answers_alike(service: FakeService, streams: Iterable[Sequence[bytes]], *before: bytes) -> list[tuple[bytes, bool]]:
-    """Play each stream of reads with a memo and without one, and find no difference.
+def answers_alike(
+    service: FakeService,
+    streams: Iterable[Sequence[bytes]],
+    *before: bytes,
+    turnstile: type[Turnstile] = Turnstile,
+) -> list[tuple[bytes, bool]]:
+    """Play each stream of reads with a memo and this turnstile, and with neither, and find no difference.
 
     Args:
         before: Requests that the memo may know at the beginning of each stream.
@@ -165,7 +186,7 @@ def answers_alike(service: FakeService, streams: Iterable[Sequence[bytes]], *bef
         await plain.close()
         assert known > 0 or not before
 
-    on_bench(test, service)
+    on_bench(test, service, turnstile=turnstile)
     return seen
 
 

@@ -278,3 +278,32 @@ def test_each_verb_has_an_example_that_can_be_typed_and_names_its_options(
     common = {"--url", "--token", "--config", "--json", "--help"}
     options = {o for p in command.params if isinstance(p, click.Option) for o in p.opts if o.startswith("--")}
     assert {option for option in options - common if f"`{option}" not in text and option not in words} == set()
+
+
+# -- a preview -------------------------------------------------------------------------------------------------------
+
+PREVIEW = {
+    **{"source": "feed", "handle": "https://a.example/feed", "url": "https://a.example/feed", "outcome": "COMPLETED"},
+    **{"error": None, "display_name": "Ann", "moved_to": None, "posts_found": 1, "truncated": False},
+    "posts": [
+        {"published_at": None, "kind": "post", "title": "one", "post_text": "", "post_url": "https://a.example/1"}
+    ],
+    "notes": ["1 of 1 have no time"],
+}
+
+
+def test_a_preview_shows_the_posts_and_the_notes(fake: FakeDaemon, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.canned["POST", "/api/targets/preview"] = (200, PREVIEW)
+    assert run(fake, "preview", "https://a.example/feed", "--range", "5") == 0
+    shown = capsys.readouterr().out
+    assert "(Ann): 1 posts would be kept" in shown and "https://a.example/1" in shown
+    assert "note: 1 of 1 have no time" in shown
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_preview_that_failed_says_why(fake: FakeDaemon, capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
+    failed = PREVIEW | {"outcome": "FAILED", "error": "the answer is not a feed", "posts": [], "posts_found": 0}
+    fake.canned["POST", "/api/targets/preview"] = (200, failed)
+    assert run(fake, "preview", "https://a.example/feed", *more) == 1
+    told = capsys.readouterr()
+    assert "the answer is not a feed" in told.out + told.err

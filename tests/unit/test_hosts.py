@@ -18,7 +18,9 @@ class Engine:
 
     def __init__(self, **settings: Any) -> None:
         self.clock = FakeClock()
-        self.settings = SimpleNamespace(**({"host_delay_s": 2.0, "host_concurrency": 1, "workers": 8} | settings))
+        self.settings = SimpleNamespace(
+            **({"host_delay_s": 2.0, "host_concurrency": 1, "workers": 8, "respect_robots": True} | settings)
+        )
         self.hosts = Hosts(self.clock, lambda: self.settings)
         self.turns: list[Turn] = []
         self.hosts.on_turn = self.turns.append

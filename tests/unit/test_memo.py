@@ -14,7 +14,7 @@ import pytest
 from config import Settings
 from server import HttpServer
 from tests.support.fake_service import STATUS, TARGET_STATUS, FakeService, wait_until
-from tests.support.wire import Bench, answers_alike, on_bench
+from tests.support.wire import Bench, Crowded, answers_alike, on_bench
 from tests.unit.test_server import connected, is_closed, read_answer, running
 from web.memo import HEAD_BYTES, MOST
 
@@ -306,6 +306,7 @@ def test_any_stream_of_requests_is_answered_as_without_the_memo(
     streams = [stream(chance) for _ in range(25)]
     answers_alike(service, streams)
     answers_alike(service, streams, POLL, KNOWN, HEAD)
+    answers_alike(service, streams, POLL, turnstile=Crowded)
     assert "ERROR" not in [record.levelname for record in caplog.records]
 
 
