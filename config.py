@@ -36,7 +36,7 @@ RESERVED_NAMES = BUILT_IN_SOURCES | {"http", "https"}
 RELOADABLE = frozenset(
     "scrape_timeout_s stall_timeout_s default_schedule default_source handle_url host_delay_s host_concurrency"
     " body_limit_bytes connect_timeout_s read_timeout_s max_redirects max_posts_per_run user_agent contact"
-    " allow_private_networks allowed_networks proxy scrapers scraper_path log_level retention_days history_days"
+    " allow_private_networks allowed_networks scrapers scraper_path log_level retention_days history_days"
     " drain_timeout_s respect_robots backoff_cap_s source_bases enabled_sources pages commands".split()
 )
 MIB = 1024 * 1024
@@ -47,7 +47,7 @@ _ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _ORIGIN = r"https?://[a-z0-9._-]+(:\d{1,5})?|https?://\[[0-9a-f:]+\](:\d{1,5})?"
 _HOST = r"([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?"
 _NO_MEMORY = r"(?!sqlite(\+\w+)?://(/(:memory:)?)?(\?.*)?$).*"
-_SECRET = ("api_token", "database_url", "proxy")
+_SECRET = ("api_token", "database_url")
 _MAY_BE_EMPTY = ("contact", "allowed_origins", "allowed_hosts", "allowed_networks", "enabled_sources", "scrapers")
 
 
@@ -131,7 +131,6 @@ def _user_data_dir() -> Path:
 
 _Seconds = Annotated[float, Meta(gt=0, le=WEEK_S), Read(number)]
 _SecondsOrZero = Annotated[float, Meta(ge=0, le=WEEK_S), Read(number)]
-_Proxy = Annotated[str | None, like(r"https?://[^\s/]+/?", "should be a URL such as http://proxy.example.org:3128")]
 _Host = Annotated[str, like("[A-Za-z0-9._:%-]+", "should be an address or a name, without brackets, port or scheme")]
 _Token = Annotated[str | None, like("[!-~]*", "should be printable ASCII without spaces: it goes into a header")]
 _Database = Annotated[
@@ -199,8 +198,6 @@ class Settings:
     allow_private_networks: Flag = False
     #: Private networks that may be scraped all the same, such as `192.168.1.0/24`.
     allowed_networks: _Networks = ()
-    #: HTTP proxy for every request to a site; None: none, whatever the environment says.
-    proxy: _Proxy = field(default=None, repr=False)
     #: Whether robots.txt is asked (RFC 9309), also for its crawl-delay.
     respect_robots: Flag = True
     #: Longest wait of the backoff after failures (seconds); it never gives up.

@@ -310,6 +310,7 @@ def run(settings: Any, again: Callable[[], Any]) -> int:  # Any: config.Settings
     try:
         daemon.start()
         gc.freeze()  # nor ever again: a full collection would take 25 ms, in which nobody is answered
+        gc.set_threshold(10_000, 20, 50)  # and seldom: a full collection beside a thousand waiters takes 25 ms
         gc.enable()
         daemon.watch(signals, again)
     except CannotListen as exc:

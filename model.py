@@ -89,6 +89,8 @@ class FetchLimits:
     max_redirects: int = 10
     max_posts: int = 5000
     allow_private_networks: bool = False
+    #: Networks that may be connected to though they are private, such as `10.0.0.0/8`.
+    allowed_networks: tuple[str, ...] = ()
     user_agent: str = "gleand"
     respect_robots: bool = False
 

@@ -194,7 +194,7 @@ class Previews:
         }
 
     def _known(self, identity: Identity, posts: Sequence[Post]) -> list[str]:
-        """Whether the target is tracked already, and how many of the posts are kept; nothing when that cannot be read."""
+        """Whether the target is tracked, and how many of the posts are kept; nothing when that cannot be read."""
         own = and_(s.targets.c.source == identity.source, s.targets.c.handle == identity.handle)
         try:
             with self._core.engine.connect() as conn:

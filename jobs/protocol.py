@@ -120,7 +120,9 @@ def order_message(order: Order) -> Message:
 def order_of(message: Message) -> Order:
     """From the wire."""
     data = message["order"]
-    target, limits = Target(**data.pop("target")), FetchLimits(**data.pop("limits"))
+    bounds = data.pop("limits")
+    limits = FetchLimits(**bounds | {"allowed_networks": tuple(bounds["allowed_networks"])})
+    target = Target(**data.pop("target"))
     return Order(target=target, limits=limits, **data)
 
 

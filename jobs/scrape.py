@@ -53,6 +53,7 @@ def make_order(
         max_redirects=st.max_redirects,
         max_posts=st.max_posts_per_run,
         allow_private_networks=st.allow_private_networks,
+        allowed_networks=tuple(st.allowed_networks),
         user_agent=st.user_agent + (f" (+{st.contact})" if st.contact else ""),
         respect_robots=st.respect_robots,
     )

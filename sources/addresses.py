@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from requests.adapters import HTTPAdapter
@@ -19,6 +20,7 @@ from urllib3.util.retry import Retry
 
 from errors import ScrapeFailed
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: Most addresses of one name that are tried (count); each may take the whole connect time-out.
 MAX_ATTEMPTS = 4
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -46,7 +48,15 @@ def is_public(text: str) -> bool:
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 
-def connect(conn: HTTPConnection) -> socket.socket:
+def is_in(text: str, networks: Sequence[Network]) -> bool:
+    """Whether an address, or the IPv4 address that it maps, is in one of these."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks)
+
+
+def connect(conn: _CheckedHTTP | _CheckedHTTPS) -> socket.socket:
     """Resolve the name, then connect to its public addresses in turn; the first that answers wins.
 
     Raises:
@@ -57,10 +67,12 @@ def connect(conn: HTTPConnection) -> socket.socket:
         found = socket.getaddrinfo(host, conn.port, allowed_gai_family(), socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as exc:
         raise NameResolutionError(host, conn, socket.gaierror(str(exc))) from exc
-    public = [entry for entry in found if is_public(str(entry[4][0]))]
+    public = [entry for entry in found if is_public(str(entry[4][0])) or is_in(str(entry[4][0]), conn.networks)]
     if not public:
         address = found[0][4][0] if found else host
-        raise AddressRefused(f"the address {address} is private; set allow_private_networks to scrape it")
+        raise AddressRefused(
+            f"the address {address} is private; set allow_private_networks to scrape it, or allowed_networks"
+        )
     error: OSError | None = None
     for family, kind, protocol, _, sockaddr in public[:MAX_ATTEMPTS]:
         sock: socket.socket | None = None
@@ -82,11 +94,16 @@ def connect(conn: HTTPConnection) -> socket.socket:
 
 
 class _CheckedHTTP(HTTPConnection):
+    #: Networks that are allowed though they are private.
+    networks: Sequence[Network] = ()
+
     def _new_conn(self) -> socket.socket:
         return connect(self)
 
 
 class _CheckedHTTPS(HTTPSConnection):
+    networks: Sequence[Network] = ()
+
     def _new_conn(self) -> socket.socket:
         return connect(self)
 
@@ -102,8 +119,9 @@ class _CheckedHTTPSPool(HTTPSConnectionPool):
 class Adapter(HTTPAdapter):
     """Never retries; connects only to public addresses unless told that private ones are fine."""
 
-    def __init__(self, *, allow_private: bool) -> None:
+    def __init__(self, *, allow_private: bool, allowed: Sequence[str] = ()) -> None:
         self._allow_private = allow_private
+        self._networks = tuple(map(ipaddress.ip_network, allowed))
         super().__init__(max_retries=Retry(0, read=False, redirect=False), pool_connections=4, pool_maxsize=2)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # Any: handed through to urllib3
@@ -111,4 +129,12 @@ class Adapter(HTTPAdapter):
         super().init_poolmanager(*args, **kwargs)
         manager: PoolManager = self.poolmanager
         if not self._allow_private:
-            manager.pool_classes_by_scheme = {"http": _CheckedHTTPPool, "https": _CheckedHTTPSPool}
+            own = {"networks": self._networks}
+            manager.pool_classes_by_scheme = {
+                "http": _pool(_CheckedHTTPPool, type("_HTTP", (_CheckedHTTP,), own)),
+                "https": _pool(_CheckedHTTPSPool, type("_HTTPS", (_CheckedHTTPS,), own)),
+            }
+
+
+def _pool(kind: type, connection: type) -> type:
+    return type(kind.__name__, (kind,), {"ConnectionCls": connection})

@@ -136,7 +136,7 @@ def _usual(user_agent: str) -> CaseInsensitiveDict[str]:
 
 def connections(limits: FetchLimits) -> Connections:
     """New ones, to the hosts that the limits allow."""
-    return Connections(allow_private=limits.allow_private_networks)
+    return Connections(allow_private=limits.allow_private_networks, allowed=limits.allowed_networks)
 
 
 #: What this process keeps from run to run: one at most.

@@ -44,7 +44,7 @@ class PostsSpider(scrapy.Spider):
 
 
 def need_scrapy() -> str:
-    """The scrapy command: that of $SCRAPY, of this interpreter, or of the path; without it the test is skipped, in CI failed."""
+    """The scrapy command: that of $SCRAPY, of this interpreter, or of the path. Without one: skipped, in CI failed."""
     beside = str(Path(sys.executable).parent)
     found = os.environ.get("SCRAPY") or shutil.which("scrapy", path=beside) or shutil.which("scrapy")
     if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from errors import ScrapeFailed
-from sources.addresses import MAX_ATTEMPTS, AddressRefused, connect, is_public
+from sources.addresses import MAX_ATTEMPTS, AddressRefused, connect, is_in, is_public
 from tests.support.sites import Site, open_http
 
 
@@ -78,6 +79,7 @@ def test_a_name_that_does_not_resolve_is_named(monkeypatch: pytest.MonkeyPatch) 
 class Wanted:
     """What urllib3 hands to `connect`."""
 
+    networks = ()
     timeout = 2.0
     socket_options: tuple[tuple[int, int, int], ...] = ()
 
@@ -141,6 +143,30 @@ def test_why_there_is_no_connection_is_said(monkeypatch: pytest.MonkeyPatch, add
     resolving_to(monkeypatch, address)
     with open_http(allow_private_networks=False) as http, pytest.raises(ScrapeFailed, match=why):
         http.get("http://name.example/")
+
+
+@pytest.mark.parametrize(
+    ("address", "network", "may"),
+    [
+        ("10.1.2.3", "10.0.0.0/8", True),
+        ("10.1.2.3", "10.1.2.4/32", False),
+        ("::ffff:10.1.2.3", "10.0.0.0/8", True),
+        ("fd00::1", "fd00::/8", True),
+        ("fe80::1%eth0", "fe80::/10", True),
+        ("fd00::1", "10.0.0.0/8", False),
+    ],
+)
+def test_which_addresses_are_in_a_network(address: str, network: str, may: bool) -> None:
+    assert is_in(address, (ipaddress.ip_network(network),)) is may
+
+
+def test_a_private_network_may_be_allowed_by_itself(site: Site) -> None:
+    site.answer("/feed", b"x")
+    with open_http(allow_private_networks=False, allowed_networks=("127.0.0.0/8",)) as http:
+        assert http.get(site.url()).body == b"x"
+    with open_http(allow_private_networks=False, allowed_networks=("10.0.0.0/8",)) as http:
+        with pytest.raises(AddressRefused, match="127.0.0.1 is private"):
+            http.get(site.url())
 
 
 def test_a_redirect_into_the_private_network_is_refused(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
