@@ -168,14 +168,13 @@ class Hosts:
     def load(self, rows: Iterable[Any], *, now: datetime) -> None:  # Any: rows of `hosts`
         """Take over what was kept: waits that are not over, and crawl-delays.
 
-        When hosts were asked last that runs were only led to is not kept: they rest from now, though not for long.
+        When hosts were asked last that runs are only led to is not kept: they rest from now.
         """
         with self._lock:
             self._rested_at = self._clock.monotonic() + float(self._settings().host_delay_s)
         for row in rows:
             if row.crawl_delay_s:
                 self.crawl_delay(row.host, row.crawl_delay_s)
-                self.rest(row.host, ago_s=max(0.0, row.crawl_delay_s - MAX_TURN_S))
             wait_s = (row.next_allowed_at - now).total_seconds()
             if 0 < wait_s <= MAX_WAIT_S:  # a longer one is of a clock that was set back
                 self.block(row.host, wait_s, row.reason)

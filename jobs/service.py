@@ -32,6 +32,7 @@ from fsm.states import State, Trigger
 from jobs import jumps, schedules, sweeps, views
 from jobs.core import Core, raised
 from jobs.endings import RUN_COLUMNS, Ending
+from jobs.hosts import MAX_TURN_S
 from jobs.preview import Previews
 from jobs.reading import Reading
 from jobs.runs import Runs
@@ -128,9 +129,14 @@ class Service(Reading):
         core.hosts.load(rows, now=now)
         core.robots.load(tx.conn.execute(queries.NEWEST_ROBOTS), now=now)
         longest = max([float(core.settings.host_delay_s), *(row.crawl_delay_s for row in rows)])
-        since = now - timedelta(seconds=longest)
-        for row in tx.conn.execute(queries.LAST_ENDED, {"b_since": since}):
-            core.hosts.rest(row.host, ago_s=max(0.0, (now - row.ended_at).total_seconds()))
+        ended = tx.conn.execute(queries.LAST_ENDED, {"b_since": now - timedelta(seconds=longest)}).all()
+        for own in ended:
+            core.hosts.rest(own.host, ago_s=max(0.0, (now - own.ended_at).total_seconds()))
+        known = {own.host for own in ended}
+        for row in rows:
+            # Nobody knows when runs were led there last. A minute is enough, or every restart would cost an hour.
+            if row.crawl_delay_s and row.host not in known:
+                core.hosts.rest(row.host, ago_s=max(0.0, row.crawl_delay_s - MAX_TURN_S))
 
     def end_boot(self) -> int:
         """Store what waits, close what still runs, mark this boot as ended. Returns how many runs were closed."""

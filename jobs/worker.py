@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 KEEP_S = 5.0
 #: Largest piece of posts in one message (bytes, before the frame).
 PIECE_BYTES = 256 * 1024
+#: How often a run that waits for a turn says so (seconds): the least stall_timeout_s that it outlives.
+SAY_S = 0.5
 #: Most that a source may hand back for next time (characters).
 MAX_REMEMBER = 64 * 1024
 _F_SETSIG = 10
@@ -85,7 +87,7 @@ class Reporter:
         """Wait for the daemon's answer to what this run asked; says once in a while that it waits."""
         fd, decoder = self._orders
         while True:
-            if not select.select([fd], [], [], 2.0)[0]:
+            if not select.select([fd], [], [], SAY_S)[0]:
                 self.progress("waiting for a turn")
                 continue
             data = os.read(fd, 65536)

@@ -16,8 +16,8 @@ from model import MAX_FRESH_S, MAX_WAIT_S
 
 #: How long a host that says "too many" without saying until when is left alone (seconds).
 UNSAID_S = 60.0
-#: A number of this size is a time since 1970, not a number of seconds from now.
-_EPOCH = 1_000_000_000.0
+#: A number of this size is a time since 1970, in seconds or milliseconds, not a number of seconds from now.
+_EPOCH, _EPOCH_MS = 1e9, 1e11
 _LEFT = ("X-RateLimit-Remaining", "RateLimit-Remaining", "X-Rate-Limit-Remaining")
 _RESET = ("X-RateLimit-Reset", "RateLimit-Reset", "X-Rate-Limit-Reset")
 _ITEM = re.compile(r";\s*([rt])\s*=\s*(\d{1,12})(?=\s*(?:[;,]|$))")
@@ -73,15 +73,17 @@ def fresh_s(headers: Mapping[str, str], *, now: datetime) -> float:
 
 def _spent(headers: Mapping[str, str], now: datetime) -> float | None:
     """Until the limit starts anew, where nothing of it is left."""
-    items = dict(_ITEM.findall(headers.get("RateLimit", "")))
-    if items.get("r") == "0" and "t" in items:
-        return min(float(items["t"]), MAX_WAIT_S)
+    policies = [dict(_ITEM.findall(policy)) for policy in headers.get("RateLimit", "").split(",")]
+    waits = [float(policy["t"]) for policy in policies if policy.get("r") == "0" and "t" in policy]
+    if waits:
+        return min(max(waits), MAX_WAIT_S)
     left = next((headers[name].strip() for name in _LEFT if name in headers), "")
     if not re.fullmatch(r"0(\.0*)?", left):
         return None
     reset = next((headers[name].strip() for name in _RESET if name in headers), "")
     if re.fullmatch(r"\d{1,15}(\.\d*)?", reset):
         seconds = float(reset)
+        seconds = seconds / 1000 if seconds > _EPOCH_MS else seconds
         wait = seconds - now.timestamp() if seconds > _EPOCH else seconds
     else:
         at = _date(reset)

@@ -30,7 +30,7 @@ ROBOTS_RETRY_S = 300.0
 #: A turn is of no use to a run that has less time left after it (seconds).
 LEAST_S = 0.5
 #: How often a run that waits says so (seconds).
-_SAY_S = 2.0
+_SAY_S = 0.5
 #: Lines of a robots.txt that say who may fetch what, and how often; some as they are often misspelt.
 _RULE = re.compile(r"(user[- ]?agent|allow|d[a-z]{1,6}al+[oa]w|crawl[- ]delay|request[- ]rate)(?![a-z])", re.IGNORECASE)
 _AS_IT_IS = "".join(c for c in string.printable if c.isprintable() and c not in '"\\')

@@ -19,6 +19,7 @@ from requests.structures import CaseInsensitiveDict
 
 from model import FetchLimits
 from sources.addresses import Adapter
+from sources.urls import host_of
 
 #: An address that is sent as it is: nothing in it can be spelled in another way.
 _PLAIN = re.compile(
@@ -28,12 +29,13 @@ _ACCEPT = "application/atom+xml, application/rss+xml, application/feed+json, app
 
 
 class Session:
-    """One run's. Cookies live as long as this object; credentials and proxies are never used."""
+    """One run's. Cookies live as long as it does, each host's apart; credentials and proxies are never used."""
 
     def __init__(self, *, user_agent: str, adapter: BaseAdapter) -> None:
         self._headers = _usual(user_agent)
         self._adapter = adapter
-        self._cookies: RequestsCookieJar | None = None
+        #: By host with its port, which a jar of the library's does not look at, nor at names below a common one.
+        self._cookies: dict[str, RequestsCookieJar] = {}
 
     def get(self, url: str, headers: Mapping[str, str], *, timeout_s: tuple[float, float]) -> requests.Response:
         """Ask for an address that urls.normalise_url gave; the body is not read.
@@ -54,13 +56,12 @@ class Session:
             request.url = url
         else:
             request.prepare_url(url, None)
-        if self._cookies is not None:
-            request.prepare_cookies(self._cookies)
+        if self._cookies and (jar := self._cookies.get(host_of(url))) is not None:
+            request.prepare_cookies(jar)
         response = self._adapter.send(request, stream=True, timeout=timeout_s)
         if "Set-Cookie" in response.headers:
-            if self._cookies is None:
-                self._cookies = RequestsCookieJar()
-            extract_cookies_to_jar(self._cookies, request, response.raw)  # type: ignore[no-untyped-call]  # the library's
+            jar = self._cookies.setdefault(host_of(url), RequestsCookieJar())
+            extract_cookies_to_jar(jar, request, response.raw)  # type: ignore[no-untyped-call]  # the library's
         return response
 
 

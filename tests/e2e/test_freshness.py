@@ -1,4 +1,4 @@
-"""What a site says of when it will have something new is believed: nothing is asked for before, by whoever it may be."""
+"""What a site says of when it will have something new is believed: nothing is asked for before, whoever asks."""
 
 from __future__ import annotations
 

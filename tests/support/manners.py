@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from errors import ScrapeFailed
 from model import FetchLimits
 from sources.http import Http
-from sources.manners import Manners, Robots
+from sources.manners import Manners, NoTurn, Robots
 from tests.support.sites import Progress
 
 
@@ -26,12 +25,14 @@ class FakeDaemon:
         self.delays: dict[str, float] = {}
         #: Hosts for which there is no turn.
         self.busy: set[str] = set()
+        #: After how long a turn may be taken (seconds).
+        self.wait_s = 0.0
 
     def ask(self, host: str, done: list[str]) -> tuple[float, Robots | None]:
         self.asked.append((host, done))
         if host in self.busy:
-            raise ScrapeFailed(f"{host} is busy with other runs", retry_after_s=60)
-        return 0.0, self.known.get(host)
+            raise NoTurn(f"{host} is busy with other runs", retry_after_s=60)
+        return self.wait_s, self.known.get(host)
 
     def told(self, host: str, wait_s: float, why: str) -> None:
         self.waits.append((host, wait_s, why))

@@ -270,3 +270,19 @@ def asks_for_ever(target, http):
 
 class Impatient(Exception):
     retry_after_s = float("inf")
+
+
+def fetches_all(target, http):
+    """Fetch the addresses of the handle, a bar between them, one after the other.
+
+    With a bar before the first, the target has no host of its own, and all are asked for from inside the run.
+    """
+    for url in filter(None, target.handle.split("|")):
+        yield Post(native_id=http.get(url).text[:20] + url)
+
+
+def fetches_and_stops(target, http):
+    """Fetch the handle (behind a bar) as an address, and be stopped by a signal with the turn in hand."""
+    http.get(target.handle.strip("|"))
+    os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(10_000)

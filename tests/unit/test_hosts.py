@@ -185,3 +185,35 @@ def test_hosts_that_are_done_with_are_forgotten() -> None:
     engine.hosts.begin(A, 1000)
     engine.hosts.gone(1000)
     assert len(engine.hosts._hosts) == 1
+
+
+def test_hosts_that_runs_are_only_led_to_rest_after_a_start_too() -> None:
+    engine = Engine()
+    engine.hosts.load([], now=engine.clock.now())
+    engine.clock.advance(0.5)
+    engine.hosts.begin(A, 1)
+    assert engine.ask(1, B, A) == (True, 1.5)
+    engine.clock.advance(5)
+    assert engine.ask(1, "c.example:80", B) == (True, 0)
+
+
+def test_a_long_run_that_was_led_to_hosts_that_are_forgotten_gives_its_place_back() -> None:
+    engine = Engine()
+    engine.hosts.begin(A, 1)
+    engine.ask(1, B, A)
+    engine.ask(1, A, B)
+    engine.clock.advance(2000)
+    engine.hosts.begin("c.example:80", 2)
+    engine.hosts.gone(2)
+    assert B not in engine.hosts._hosts
+    engine.hosts.gone(1)
+    engine.clock.advance(2)
+    assert engine.hosts.wait_s(A) == 0
+
+
+def test_without_respect_for_robots_txt_a_crawl_delay_is_not_kept() -> None:
+    engine = Engine(respect_robots=False)
+    engine.hosts.crawl_delay(A, 20)
+    engine.hosts.begin(A, 1)
+    engine.hosts.gone(1)
+    assert engine.hosts.wait_s(A) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from errors import ScrapeFailed
@@ -11,6 +13,7 @@ from sources.manners import (
     ROBOTS_RETRY_S,
     Manners,
     NoRobots,
+    NoTurn,
     Robots,
     RobotsRefuse,
     RobotsUnreadable,
@@ -66,6 +69,23 @@ def test_a_run_without_a_host_of_its_own_asks_for_its_first_turn_too() -> None:
     daemon = FakeDaemon({A: ALLOWED})
     manners(daemon).wait_for_turn(URL, never)
     assert daemon.asked == [(A, [])]
+
+
+def test_a_turn_that_comes_after_the_end_of_the_run_is_not_waited_for() -> None:
+    daemon = FakeDaemon()
+    daemon.wait_s = 100.0
+    late = Manners(
+        daemon,
+        host="",
+        robots={},
+        respect_robots=True,
+        agent="x",
+        on_progress=lambda _: None,
+        deadline=time.monotonic() + 50,
+    )
+    with pytest.raises(NoTurn, match="the next turn at a.example:80 comes too late for this run") as caught:
+        late.wait_for_turn(URL, never)
+    assert caught.value.retry_after_s == 100
 
 
 def test_without_a_turn_nothing_is_asked_for() -> None:

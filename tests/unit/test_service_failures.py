@@ -12,6 +12,7 @@ import pytest
 from errors import BadRequest, Refused
 from jobs.backoff import DAY_S, PAUSE_MOST_S
 from jobs.network import RETRY_S
+from model import Outcome
 from tests.support.fake_pool import House
 
 FEED = "http://{host}.example/feed"
@@ -74,6 +75,21 @@ def test_other_statuses_back_off_to_the_cap_and_no_further(tmp_path: Path) -> No
             again(house, target)
         house.fail(URL, status=500)
         assert 700 <= wait_s(house, target) <= 1300
+
+
+def test_a_run_without_a_turn_comes_again_soon_and_is_not_counted(house: House) -> None:
+    target = running(house)
+    house._tell(URL, Outcome(ok=False, error="b.example:80 is busy", no_turn=True, retry_after_s=60))
+    assert house.status(target)["attempt"] == 0
+    assert 40 <= wait_s(house, target) <= 80  # sooner than its schedule
+    assert [row["host"] for row in house.service.hosts(limit=9, cursor=None)["hosts"]] == []
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_wait_that_only_a_scraper_heard_is_its_hosts(house: House, ours: bool) -> None:
+    running(house)
+    house._tell(URL, Outcome(ok=False, error="busy", retry_after_s=60, untold=not ours))
+    assert house.core.hosts.wait_s("a.example:80") == (0 if ours else 60)
 
 
 # -- not let in ------------------------------------------------------------------------------------------------------
