@@ -342,7 +342,7 @@ def _tell(daemon: Remote, name: str, outcome: Outcome, success: str) -> int:
     good = outcome.state == "COMPLETED"
     daemon.show(outcome.view, *([f"{name}: {success}"] if good else []))
     if not good:
-        hint = None if name == "all" else f"see 'gleand journal {name}'"
+        hint = None if name == "all" else f"see 'gleand runs {name}'"
         complain(f"{name}: {outcome.state}: {outcome.error or 'no reason given'}", hint)
     return EXIT_OK if good else EXIT_REFUSED
 

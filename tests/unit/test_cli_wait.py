@@ -67,7 +67,7 @@ def test_failed_and_timeout_are_1_and_say_why(
     assert wait(fake) == cli.EXIT_REFUSED
     said = capsys.readouterr()
     assert said.err.startswith(
-        f"gleand: git:t8: {state}: the site\ufffd[1m is gone\n  hint: see 'gleand journal git:t8'"
+        f"gleand: git:t8: {state}: the site\ufffd[1m is gone\n  hint: see 'gleand runs git:t8'"
     )
     assert said.out == ""
 
