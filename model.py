@@ -116,6 +116,8 @@ class Order:
     robots: Mapping[str, Any] | None = None  # Any: JSON values
     #: For how long what is remembered is known to be right (seconds).
     fresh_s: float = 0.0
+    #: It may ask its target's host once without asking the daemon for a turn.
+    has_turn: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,12 +106,21 @@ class Hosts:
                 return float(st.host_delay_s)
             return float(max(self._delay_s(found), (found.takes_s + self._delay_s(found)) / st.host_concurrency))
 
-    def begin(self, host: str, token: int) -> None:
-        """A run is claimed: it holds its host, and has the first request there."""
+    def begin(self, host: str, token: int) -> bool:
+        """A run is claimed: no other begins on its host.
+
+        Returns:
+            Whether it has the first request there; False when somebody else came first since it was looked at.
+        """
         with self._lock:
-            found = self._host(host)
-            found.runs[token] = self._clock.monotonic()
-            self._give(host, found, token, wait_s=0.0)
+            found, now = self._host(host), self._clock.monotonic()
+            found.runs[token] = now
+            self._of.setdefault(token, set()).add(host)
+            is_free = len(found.asking) < self._settings().host_concurrency and not found.waiting
+            if is_free and found.free_at <= now:
+                self._give(host, found, token, wait_s=0.0)
+                return True
+            return False
 
     def gone(self, token: int) -> None:
         """A run is over and its processes are gone, or it was never handed over."""

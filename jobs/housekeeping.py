@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Float, Select, Table, and_, delete, func, select, type_coerce, update
+from sqlalchemy import Float, Select, Table, and_, delete, func, or_, select, type_coerce, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from errors import StoreUnavailable
@@ -28,8 +28,10 @@ PIECE, ROUND = 500, 100_000
 LONGEST_DAYS = 36_500
 #: `last_seen_at` is written once a day: what was seen within this of the newest was seen last (days).
 SEEN_DAYS = 2
+#: What a host asked for, and its robots.txt, when nobody has looked at it for so long (days).
+HOST_DAYS = 30
 
-_J, _R, _W, _M, _P = s.journal.c, s.runs.c, s.sweeps.c, s.sweep_members.c, s.posts.c
+_J, _R, _W, _M, _P, _H = s.journal.c, s.runs.c, s.sweeps.c, s.sweep_members.c, s.posts.c, s.hosts.c
 
 
 def tidy(core: Core) -> int:
@@ -41,6 +43,7 @@ def tidy(core: Core) -> int:
             gone += _trim(core, s.journal, select(_J.id).where(_J.at < before).order_by(_J.at))
             gone += _trim(core, s.runs, _old_runs(before))
             gone += _trim_sweeps(core, before)
+        gone += _trim_hosts(core, _before(core, HOST_DAYS))
         if st.retention_days:
             gone += _trim_posts(core, _before(core, st.retention_days))
     except (StoreUnavailable, SQLAlchemyError) as exc:
@@ -104,6 +107,16 @@ def _trim_sweeps(core: Core, before: datetime) -> int:
             gone += _in_pieces(core, found, op)
         gone += _trim(core, s.sweeps, select(_W.id).where(_W.id == row.id))
     return gone
+
+
+def _trim_hosts(core: Core, before: datetime) -> int:
+    """Hosts that want nothing any more, and whose robots.txt would be read anew."""
+    old = and_(_H.next_allowed_at < before, or_(_H.robots_at.is_(None), _H.robots_at < before))
+
+    def op(tx: Tx, names: list[Any]) -> int:  # Any: names of hosts, in the place of ids
+        return tx.conn.execute(delete(s.hosts).where(_H.host.in_(names), old)).rowcount
+
+    return _in_pieces(core, _found(core, select(_H.host.label("id")).where(old)), op)
 
 
 def _trim_posts(core: Core, before: datetime) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import and_, func, select
@@ -91,7 +91,7 @@ class Previews:
         slot = self._reserve(host)
         self._open[order.token] = told
         if host:
-            core.hosts.begin(host, order.token)
+            order = replace(order, has_turn=core.hosts.begin(host, order.token))
         core.pool.hand_over(slot, order)
         try:
             return told.result(order.timeout_s + PATIENCE_S)

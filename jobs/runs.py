@@ -230,7 +230,8 @@ class Runs(Endings):
             host, wait_s, why = told(message)
             now = self._core.clock.now()
             self._core.hosts.block(host, wait_s, why)  # at once: others may be about to ask
-            self._core.writer.submit(lambda tx: self.host_asked(tx, host, wait_s, why, now))
+            # In the lane of endings, so that it is stored no later than the run's own.
+            self._core.writer.submit(lambda tx: self.host_asked(tx, host, wait_s, why, now), fast=True)
         else:
             self._robots(*robots(message))
 

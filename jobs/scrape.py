@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -136,7 +137,8 @@ class Claims:
         started = self._start(tx, [rows[one] for one in ids if one in rows], now) if ids else []
         for live in started:
             if live.host:
-                self._core.hosts.begin(live.host, live.order.token)
+                has_turn = self._core.hosts.begin(live.host, live.order.token)
+                live.order = replace(live.order, has_turn=has_turn)
                 begun.append(live.order.token)
         pairs = list(zip(slots, started, strict=False))
         tx.after(lambda: self._hand_over(pairs))

@@ -247,7 +247,7 @@ def open_http(order: Order, reporter: Reporter) -> Http:
     host = host_of(order.target.url) if order.target.url else ""
     manners = Manners(
         Turns(order, reporter),
-        host="" if order.fresh_s else host,  # it is not expected to ask for anything, and was given no turn
+        host=host if order.has_turn else "",
         robots={} if order.robots is None else {host: Robots(**order.robots)},
         respect_robots=order.limits.respect_robots,
         agent=order.limits.user_agent,

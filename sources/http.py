@@ -164,6 +164,10 @@ class Http:
         asked = {k: v for k, v in asked.items() if k.lower() not in ("authorization", "proxy-authorization")}
         if conditional and self._known_fresh_s > 0 and self.remember.get("url"):
             return self._spared()
+        return self._follow(url, asked, conditional=conditional, is_api=is_api)
+
+    def _follow(self, url: str, asked: dict[str, str], *, conditional: bool, is_api: bool) -> Answer:
+        """Ask, and go where the answer leads; every step waits for its turn."""
         for_ever, first = True, url
         for _ in range(self.limits.max_redirects + 1):
             validators = self._validators(url) if conditional else {}

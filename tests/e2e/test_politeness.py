@@ -57,7 +57,7 @@ def test_five_sites_are_each_asked_at_their_own_pace(tmp_path: Path, alone_s: fl
         check_manners(site, delay_s=DELAY_S)
     assert (status["total_users"], status["completed_users"], status["failed_users"]) == (200, 198, 2)
     assert [len(site.visits) for site in (slow, limited, *fast)] == [FEW, FEW, FAST, FAST, FAST]
-    assert took_s(fast) <= 1.3 * alone_s + 0.5, f"alone it took {alone_s:.1f} s"
+    assert took_s(fast) <= 1.5 * alone_s + 1.0, f"alone it took {alone_s:.1f} s"
 
 
 def keeps(daemon: Daemon, host: str) -> bool:

@@ -14,6 +14,7 @@ from sqlalchemy import event, text
 from jobs import housekeeping
 from jobs.housekeeping import tidy
 from model import Post
+from store import queries
 from tests.support.fake_pool import House
 
 DAY_S = 86400.0
@@ -263,3 +264,21 @@ def test_a_million_finished_runs_that_stay_cost_the_writer_nothing(house: House)
     event.listen(house.engine, "begin", lambda conn: began.append(conn.get_execution_options().get("gleand_writer")))
     assert tidy(house.core) == 0
     assert not [one for one in began if one]
+
+
+def test_hosts_that_want_nothing_any_more_go_and_those_that_do_stay(house: House) -> None:
+    def robots(host: str) -> None:
+        now = house.clock.now()
+        house.writer.run(lambda tx: queries.keep_robots(tx.conn, host, at=now, status=200, text="x", crawl_delay_s=5))
+
+    robots("old:80")
+    robots("kept:80")
+    house.block("past:80", 60)
+    days(house, housekeeping.HOST_DAYS - 1)
+    robots("kept:80")
+    house.block("asks:80", 6 * DAY_S)
+    assert tidy(house.core) == 0
+    days(house, 1.5)
+    assert tidy(house.core) == 2
+    with house.engine.connect() as conn:
+        assert sorted(conn.execute(text("SELECT host FROM hosts")).scalars()) == ["asks:80", "kept:80"]

@@ -66,9 +66,7 @@ def test_failed_and_timeout_are_1_and_say_why(
     then(target(8, state, last_run=run(5, state, error="the site\x1b[1m is gone")))
     assert wait(fake) == cli.EXIT_REFUSED
     said = capsys.readouterr()
-    assert said.err.startswith(
-        f"gleand: git:t8: {state}: the site\ufffd[1m is gone\n  hint: see 'gleand runs git:t8'"
-    )
+    assert said.err.startswith(f"gleand: git:t8: {state}: the site\ufffd[1m is gone\n  hint: see 'gleand runs git:t8'")
     assert said.out == ""
 
 

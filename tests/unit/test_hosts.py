@@ -217,3 +217,16 @@ def test_without_respect_for_robots_txt_a_crawl_delay_is_not_kept() -> None:
     engine.hosts.begin(A, 1)
     engine.hosts.gone(1)
     assert engine.hosts.wait_s(A) == 2
+
+
+def test_who_comes_second_begins_without_a_turn_and_asks_for_one() -> None:
+    engine = Engine()
+    assert engine.ask(1, A) == (True, 0)  # led there, after the claim had looked
+    assert not engine.hosts.begin(A, 2)
+    assert engine.hosts.wait_s(A) == math.inf
+    assert engine.ask(2, A) is None
+    engine.hosts.gone(1)
+    assert [(turn.token, turn.granted, turn.wait_s) for turn in engine.turns] == [(2, True, 2)]
+    engine.hosts.gone(2)
+    engine.clock.advance(4)
+    assert engine.hosts.begin(A, 3)
