@@ -230,6 +230,8 @@ def preview(daemon: Remote, *, target: str, source: str | None, range_: int | No
     asked = {"target": target, "source": source, "range": range_}
     body = {k: v for k, v in asked.items() if v is not None}
     view = daemon.call("POST", "/api/targets/preview", json=body, timeout_s=PREVIEW_S)
+    if not isinstance(view, dict) or "outcome" not in view:
+        raise Failed(f"{daemon.url} answered without an outcome; is it gleand that listens there?")
     daemon.show(view)
     completed = view["outcome"] == "COMPLETED" if daemon.as_json else show_preview(view)
     return EXIT_OK if completed else EXIT_REFUSED

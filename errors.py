@@ -65,6 +65,12 @@ class AlreadyRunning(Refused):
     code = "already_running"
 
 
+class Busy(GleandError):
+    """Every worker is busy; nothing was begun, and a moment later it may be."""
+
+    code = "busy"
+
+
 class TooMany(GleandError):
     """As many of these are in progress as may be at once; nothing was done."""
 

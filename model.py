@@ -19,7 +19,7 @@ MAX_ROBOTS_CHARS = 500 * 1024
 class Target:
     """What a source is asked to scrape."""
 
-    #: Row id; never reused.
+    #: Row id; never reused. Negative: of a preview, which has no row.
     id: int
     #: Name of the adapter.
     source: str
@@ -134,6 +134,8 @@ class Outcome:
     profile: Profile | None = None
     #: More was found than `max_posts_per_run`.
     truncated: bool = False
+    #: Posts whose text was too long, and is cut (count).
+    cut: int = 0
     #: The source said that its posts are a Window.
     contiguous: bool = False
     #: How long to wait at least before the next run (seconds).

@@ -97,6 +97,8 @@ class Core:
     live: dict[int, Live] = field(default_factory=dict)
     #: Targets that are being removed, and by how many: nothing starts them.
     removing: Counter[int] = field(default_factory=Counter)
+    #: Previews, by token, that wait for a worker: claims leave so many places.
+    awaited: set[int] = field(default_factory=set)
     #: Sources that installed packages bring: name to `module:function`.
     plugins: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: Permanent redirects to the same address in a row that change a target's own (count).
 MOVED_TIMES = 3
+#: Why a host is to be left alone, where the scraper is one of the user's own.
+ASKED_TO_WAIT = "the host asked to wait (Retry-After)"
 #: Columns of a target that belong to its last run; a reset clears them.
 RUN_COLUMNS = ("started_at", "deadline_at", "last_heartbeat", "last_progress_at", "error", "reason", "progress")
 #: Columns that an ending writes; those it does not change are written as they are, so that one statement fits all.
@@ -250,8 +252,7 @@ class Endings:
         for one in taken:
             outcome = one.how.outcome
             if outcome is not None and outcome.untold and outcome.retry_after_s and one.row.host:
-                why = "the host asked to wait (Retry-After)"
-                self.host_asked(tx, one.row.host, outcome.retry_after_s, why, now)
+                self.host_asked(tx, one.row.host, outcome.retry_after_s, ASKED_TO_WAIT, now)
 
     def host_asked(self, tx: Tx, host: str, seconds: float, why: str, now: datetime) -> None:
         """A host asked to be left alone for so long."""

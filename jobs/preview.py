@@ -1,223 +1,242 @@
-"""A scrape that keeps nothing: what would be kept of a target, and what would not, before anybody tracks it.
+"""A preview: a target is scraped once in a worker, like any other, and shown; nothing of it is kept.
 
-It runs in a worker like every other, at its host's pace and until its deadline, with a token that no row has. It
-writes nothing, and works while the store refuses writes. The caller waits; only a few may at once.
+Lives here: who may have one and when, and what the pool says of it. What is shown is put together in shown.py. Not
+here: any write. A preview has no row anywhere: its token, which is its target's id too, is negative. What its host
+asks for (Retry-After, robots.txt) is the host's, and is heeded and kept as any run's.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
+import math
 import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as TookTooLong
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
-from sqlalchemy import and_, func, select
-from sqlalchemy.exc import SQLAlchemyError
-
-from errors import Draining, StoreUnavailable, TooMany
-from jobs.core import Core
+from errors import Busy, Draining, GleandError, Refused, StoreUnavailable, TooMany
+from fsm.states import State
+from jobs.core import Core, PoolLike
 from jobs.protocol import Message
-from jobs.runs import Runs
+from jobs.runs import NO_TOKEN, Runs, too_long
 from jobs.scrape import make_order
-from jobs.views import View, found_post
-from model import Order, Outcome, Post, Target
+from jobs.shown import Ended, Resolve, Shown
+from jobs.views import View
+from model import Order, Outcome, Target
 from sources.registry import Identity
-from store import schema as s
+from sources.urls import host_of
 
-#: Previews at once (count); each holds a thread of the API.
-MOST = 2
-#: Longest a preview may take in its worker (seconds).
+log = logging.getLogger(__name__)
+#: Most previews at once (count), but fewer than there are workers: each has a thread of the HTTP server, and a worker
+#: until its processes are gone.
+AT_ONCE = 2
+#: Longest wait for the host's turn and for a worker (seconds).
+WAIT_S = 5.0
+#: Longest time that a preview may take (seconds); `scrape_timeout_s` where that is less.
 LONGEST_S = 60.0
-#: How long a preview waits for a free worker and for its host (seconds), and how often it looks.
-PATIENCE_S, LOOK_S = 10.0, 0.05
-#: Posts that are shown (count).
-SHOWN = 50
+#: After the deadline, until one of which the pool says nothing is given up (seconds).
+SPARE_S = 5.0
+#: How often one that waits looks again by itself (seconds).
+LOOK_S = 0.05
+#: The first token; they count down from here. No row has one like it.
+FIRST_TOKEN = NO_TOKEN - 1
+_LATER = "ask again in a few seconds"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Ended:
-    """How it ended: COMPLETED, FAILED or TIMEOUT."""
+@dataclass(slots=True)
+class _Preview:
+    """One that is under way, or whose processes are not known to be gone."""
 
-    state: str
-    error: str | None = None
-    outcome: Outcome | None = None
+    token: int
+    ended: Ended | None = None
 
 
 class Previews:
-    """Scrapes for a caller that waits. Also the pool's listener: it keeps what is its own, and hands on the rest."""
+    """See the module. The pool's listener: what is of no preview goes on to `runs`."""
 
-    def __init__(self, core: Core, runs: Runs) -> None:
-        self._core, self._runs = core, runs
-        self._places = threading.BoundedSemaphore(MOST)
-        self._tokens = itertools.count(-1, -1)
-        self._open: dict[int, Future[_Ended]] = {}
+    def __init__(self, core: Core, runs: Runs, resolve: Resolve) -> None:
+        self._core, self._runs, self._resolve = core, runs, resolve
+        self._shown = Shown(core, resolve)
+        self._tokens = itertools.count(FIRST_TOKEN, -1)
+        #: Guards what follows; told when one has ended, or a place is free.
+        self._changed = threading.Condition()
+        self._open: dict[int, _Preview] = {}
 
-    def scrape(self, identity: Identity, *, range_: int | None) -> View:
-        """Scrape once and show what would be kept; blocks.
+    def show(self, name: str, *, source: str | None = None, range_: int | None = None) -> View:
+        """Scrape what a name means once, and show what would be kept. Blocks for as long as that takes.
 
         Raises:
-            TooMany: Others are being scraped for; ask again.
-            StoreUnavailable: No worker was free in time, or the host is to be left alone.
-            Draining: The daemon is stopping.
+            Unusable: The name cannot be a target.
+            TooMany: As many as may be are under way.
+            Refused: Its host is busy, or is to be left alone.
+            Busy: No worker was free in time.
+            Draining: The daemon is stopping; a scrape that had begun is ended.
         """
-        with self._place():
-            token = next(self._tokens)
-            target = Target(id=token, source=identity.source, handle=identity.handle, url=identity.url, range=range_)
-            timeout_s = min(float(self._core.settings.scrape_timeout_s), LONGEST_S)
-            order = make_order(self._core, target, token=token, timeout_s=timeout_s)
-            began = time.monotonic()
-            ended = self._run(order, identity.host)
-            return self._view(identity, ended, duration_s=round(time.monotonic() - began, 3))
-
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        if not self._places.acquire(blocking=False):
-            raise TooMany("other previews are in progress", hint="ask again in a few seconds")
+        identity = self._resolve(name, source=source)
+        preview = self._enter()
         try:
-            yield
-        finally:
-            self._places.release()
+            order = self._order(identity, preview.token, range_)
+            slot = self._take_place(identity.host, preview.token)
+        except BaseException:
+            self._leave(preview.token)
+            raise
+        if identity.host:  # who came there first since it was looked at has the turn, and the worker asks for another
+            order = replace(order, has_turn=self._core.hosts.begin(identity.host, order.token))
+        began = self._core.clock.monotonic()
+        self._pool.hand_over(slot, order)
+        log.info("preview_started token=%d host=%s", preview.token, identity.host or "none")
+        ended = self._wait(preview, order, began)
+        log.info("preview_ended token=%d state=%s", preview.token, ended.state.value)
+        return self._shown.view(identity, ended, range_=range_, duration_s=round(ended.at - began, 3))
 
-    def _run(self, order: Order, host: str) -> _Ended:
-        """Hand the order over once a worker and its host are free; wait for its end."""
-        core, told = self._core, Future[_Ended]()
-        assert core.pool is not None
-        slot = self._reserve(host)
-        self._open[order.token] = told
-        if host:
-            order = replace(order, has_turn=core.hosts.begin(host, order.token))
-        core.pool.hand_over(slot, order)
+    @property
+    def _pool(self) -> PoolLike:
+        assert self._core.pool is not None, "a daemon without a pool answers nobody"
+        return self._core.pool
+
+    # -- one preview ---------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Raises Draining, StoreUnavailable."""
+        if self._core.draining:
+            raise Draining("the daemon is stopping", hint=_LATER)
+        if not self._core.ready:  # what hosts asked for is not known yet
+            raise StoreUnavailable("the database is not ready yet", hint=_LATER)
+
+    def _enter(self) -> _Preview:
+        """Be one of those under way. Raises TooMany."""
+        self._check()
+        most = max(1, min(AT_ONCE, self._core.settings.workers - 1))
+        with self._changed:
+            if len(self._open) >= most:
+                others = "another preview is" if most == 1 else f"{most} other previews are"
+                raise TooMany(f"{others} under way", hint=_LATER)
+            preview = _Preview(token=next(self._tokens))
+            self._open[preview.token] = preview
+            return preview
+
+    def _leave(self, token: int) -> _Preview | None:
+        with self._changed:
+            self._changed.notify_all()
+            return self._open.pop(token, None)
+
+    def _order(self, identity: Identity, token: int, range_: int | None) -> Order:
+        target = Target(id=token, source=identity.source, handle=identity.handle, url=identity.url, range=range_)
+        timeout_s = min(float(self._core.settings.scrape_timeout_s), LONGEST_S)
+        robots = self._core.robots.of(identity.host)  # where it is not known, the worker reads it
+        return make_order(self._core, target, token=token, timeout_s=timeout_s, robots=robots)
+
+    def _take_place(self, host: str, token: int) -> int:
+        """Wait until the host may be asked, and for a worker; returns its place. Raises Draining, Refused, Busy."""
+        core, until = self._core, self._core.clock.monotonic() + WAIT_S
         try:
-            return told.result(order.timeout_s + PATIENCE_S)
-        except TookTooLong:  # the pool ends it in time; this is the net
-            core.pool.revoke(order.token)
-            return _Ended(state="TIMEOUT", error=f"the scrape ran longer than {order.timeout_s:g} s")
+            while True:
+                self._check()
+                wait_s = core.hosts.wait_s(host) if host else 0.0
+                slots = [] if wait_s else self._pool.reserve(1)
+                if slots:
+                    return slots[0]
+                (core.awaited.discard if wait_s else core.awaited.add)(token)
+                left = until - core.clock.monotonic()
+                if left <= 0 or left < wait_s < math.inf:
+                    raise self._refusal(host, wait_s)
+                with self._changed:
+                    self._changed.wait(LOOK_S)
         finally:
-            self._open.pop(order.token, None)
+            core.awaited.discard(token)
 
-    def _reserve(self, host: str) -> int:
-        core, until = self._core, time.monotonic() + PATIENCE_S
-        assert core.pool is not None
-        while True:
-            if core.draining:
-                raise Draining("the daemon is stopping", hint="ask again in a few seconds")
-            wait_s = core.hosts.wait_s(host) if host else 0.0
-            slots = core.pool.reserve(1) if wait_s <= 0 else []
-            if slots:
-                return slots[0]
-            if time.monotonic() > until:
-                why = "its host is to be left alone, or is busy" if wait_s > 0 else "no worker is free"
-                raise StoreUnavailable(f"there is no preview now: {why}", hint="ask again in a few seconds")
-            time.sleep(LOOK_S)
+    def _refusal(self, host: str, wait_s: float) -> GleandError:
+        if not wait_s:
+            return Busy("every worker is busy", hint=_LATER)
+        if wait_s == math.inf:
+            text, hint = f"{host} is busy with other runs", "ask again when they have ended"
+            return Refused(text, hint=hint, refused_by="host_free")
+        whole = math.ceil(wait_s)
+        why = next((one["reason"] for one in self._core.hosts.view() if one["host"] == host), "it asked for that")
+        text = f"{host} is to be left alone for {whole} s: {why}"
+        return Refused(text, hint="ask again after that", refused_by="host_free", wait_s=whole)
+
+    def _wait(self, preview: _Preview, order: Order, began: float) -> Ended:
+        """Wait until it has ended, within bounds; one that has not is stopped. Raises Draining."""
+        core, until = self._core, began + order.timeout_s + SPARE_S
+        with self._changed:
+            while preview.ended is None and not core.draining and core.clock.monotonic() < until:
+                self._changed.wait(LOOK_S)
+        if preview.ended is None:
+            self._end(order, State.TIMEOUT, "nothing was heard of the scrape")
+            self._pool.revoke(order.token)
+            self._check()
+        assert preview.ended is not None
+        return preview.ended
+
+    def _end(self, order: Order, state: State, error: str | None, found: Outcome | None = None) -> None:
+        """It has ended; who says so first is right."""
+        with self._changed:
+            preview = self._open.get(order.token)
+            if preview is not None and preview.ended is None:
+                now = self._core.clock.monotonic()
+                preview.ended = Ended(state=state, error=error, at=now, found=found or Outcome(ok=False))
+                self._changed.notify_all()
 
     # -- listener of the pool ------------------------------------------------------------------------------------
 
     def finished(self, order: Order, outcome: Outcome) -> None:
         """The worker reported a result."""
-        state = "COMPLETED" if outcome.ok else "FAILED"
-        if not self._tell(order, _Ended(state=state, error=outcome.error, outcome=outcome)):
+        if not _is_preview(order):
             self._runs.finished(order, outcome)
+            return
+        if outcome.reached:  # that nobody was may be a mistyped name, and says nothing of our network
+            self._core.network.answered()
+        if outcome.untold and outcome.retry_after_s and order.target.url:
+            self._runs.told_by(host_of(order.target.url), outcome.retry_after_s)
+        self._end(order, State.COMPLETED if outcome.ok else State.FAILED, outcome.error, outcome)
 
     def died(self, order: Order, reason: str) -> None:
         """The worker's process ended without a result."""
-        if not self._tell(order, _Ended(state="FAILED", error=reason)):
+        if _is_preview(order):
+            self._end(order, State.FAILED, reason)
+        else:
             self._runs.died(order, reason)
 
     def overdue(self, order: Order, kind: str) -> None:
-        """It is too long, or too long without progress: it ends, and so does its worker."""
-        what = f"ran longer than {order.timeout_s:g} s"
-        if kind != "deadline":
-            what = f"made no progress for {order.stall_timeout_s:g} s"
-        if not self._tell(order, _Ended(state="TIMEOUT", error=f"the scrape {what}")):
+        """It is too long, or too long without progress: there is nothing to store first, so it is stopped at once."""
+        if not _is_preview(order):
             self._runs.overdue(order, kind)
-        elif self._core.pool is not None:
-            self._core.pool.revoke(order.token)
-
-    def late(self, order: Order) -> None:
-        """A report of a revoked run."""
-        if order.token > 0:
-            self._runs.late(order)
+            return
+        self._end(order, State.TIMEOUT, too_long(order, kind))
+        self._pool.revoke(order.token)
 
     def progressed(self, order: Order, text: str) -> None:
         """The work moved."""
-        self._runs.progressed(order, text)
+        if not _is_preview(order):
+            self._runs.progressed(order, text)
 
     def beat(self, order: Order) -> None:
         """The worker is alive."""
-        self._runs.beat(order)
+        if not _is_preview(order):
+            self._runs.beat(order)
+
+    def late(self, order: Order) -> None:
+        """A report that nobody waits for any more."""
+        if not _is_preview(order):
+            self._runs.late(order)
 
     def said(self, order: Order, message: Message) -> None:
-        """What a run says of hosts: the same for all."""
+        """What it says of hosts holds for every run."""
         self._runs.said(order, message)
 
     def gone(self, order: Order) -> None:
-        """The order has no process any more."""
+        """The order has no process any more: its host and its place are free."""
         self._runs.gone(order)
+        if _is_preview(order):
+            self._end(order, State.FAILED, "the worker process is gone")
+            self._leave(order.token)
 
     def freed(self) -> None:
         """A worker may be free, or gone."""
+        with self._changed:
+            self._changed.notify_all()
         self._runs.freed()
 
-    def _tell(self, order: Order, ended: _Ended) -> bool:
-        """Whether the order is a preview's; its caller is told the first end."""
-        told = self._open.get(order.token)
-        if told is not None and not told.done():
-            told.set_result(ended)
-        return order.token < 0
 
-    # -- what is shown -------------------------------------------------------------------------------------------
-
-    def _view(self, identity: Identity, ended: _Ended, *, duration_s: float) -> View:
-        outcome = ended.outcome
-        posts = () if outcome is None or not outcome.ok else outcome.posts
-        profile = None if outcome is None else outcome.profile
-        name = profile.display_name if profile is not None else ""
-        return {
-            "source": identity.source,
-            "handle": identity.handle,
-            "url": identity.url,
-            "outcome": ended.state,
-            "error": ended.error,
-            "duration_s": duration_s,
-            "display_name": name or None,
-            "moved_to": (profile.url if profile is not None else "") or None,
-            "posts": [found_post(post, handle=identity.handle, name=name) for post in posts[:SHOWN]],
-            "posts_found": len(posts),
-            "truncated": outcome is not None and outcome.truncated,
-            "notes": list(_notes(posts)) + self._known(identity, posts),
-        }
-
-    def _known(self, identity: Identity, posts: Sequence[Post]) -> list[str]:
-        """Whether the target is tracked, and how many of the posts are kept; nothing when that cannot be read."""
-        own = and_(s.targets.c.source == identity.source, s.targets.c.handle == identity.handle)
-        try:
-            with self._core.engine.connect() as conn:
-                target_id = conn.execute(select(s.targets.c.id).where(own)).scalar()
-                ids = [post.native_id for post in posts[:500]]
-                kept = and_(s.posts.c.target_id == target_id, s.posts.c.native_id.in_(ids))
-                count = conn.execute(select(func.count()).select_from(s.posts).where(kept)).scalar() if target_id else 0
-        except SQLAlchemyError:
-            return []
-        return [] if target_id is None else [f"it is tracked already, as target {target_id}: {count} of these are kept"]
-
-
-def _notes(posts: Sequence[Post]) -> Iterator[str]:
-    """What a person should know of posts: which would not be kept, or not as they might think."""
-    twice = sum(count - 1 for count in Counter(post.native_id for post in posts).values())
-    rules: list[tuple[str, Callable[[Post], Any]]] = [  # Any: true or false
-        ("no time", lambda post: post.published_at is None),
-        ("no address", lambda post: not post.url),
-        ("neither title nor text", lambda post: not (post.title or post.text or post.html)),
-    ]
-    if twice:
-        yield f"{twice} would not be kept: their ids come twice"
-    for what, lacks in rules:
-        count = sum(1 for post in posts if lacks(post))
-        if count:
-            yield f"{count} of {len(posts)} have {what}"
+def _is_preview(order: Order) -> bool:
+    return order.token <= FIRST_TOKEN

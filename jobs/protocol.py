@@ -133,6 +133,11 @@ def _seconds(value: Any) -> float:  # Any: whatever a worker sent
     return float(min(max(value, 0.0), MAX_WAIT_S))
 
 
+def _count(value: Any) -> int:  # Any: whatever a worker sent
+    """How many; 0 for anything else."""
+    return max(0, value) if isinstance(value, int) else 0
+
+
 def told(data: Message) -> tuple[str, float, str]:
     """What a run was told by a host: the host, for how long (seconds), and why. Raises ProtocolError."""
     return _host(data), _seconds(data.get("wait_s")), storable(data.get("why"))[:200]
@@ -247,6 +252,7 @@ def outcome_from_dict(data: Message, *, posts: tuple[Post, ...], truncated: bool
         remember=None if remember is None else {storable(k): storable(v) for k, v in remember.items()},
         profile=profile_from_dict(data.get("profile")),
         truncated=truncated or bool(data.get("truncated")),
+        cut=_count(data.get("cut")),
         contiguous=data.get("contiguous") is True,
         retry_after_s=None if wait is None else float(min(max(wait, 0), MAX_WAIT_S)),
         fresh_s=_seconds(data.get("fresh_s", 0.0)),

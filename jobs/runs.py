@@ -17,7 +17,7 @@ from functools import partial
 from errors import Refused, StoreUnavailable
 from fsm.states import State, Trigger
 from jobs.core import Core
-from jobs.endings import Ending, Endings
+from jobs.endings import ASKED_TO_WAIT, Ending, Endings
 from jobs.hosts import MAX_CRAWL_DELAY_S, Turn
 from jobs.protocol import Message, asked, robots, told
 from model import Order, Outcome
@@ -190,14 +190,11 @@ class Runs(Endings):
 
     def overdue(self, order: Order, kind: str) -> None:
         """The pool's own clock says the run is too long, or too long without progress."""
-        what = f"ran longer than {order.timeout_s:g} s"
-        if kind != "deadline":
-            what = f"made no progress for {order.stall_timeout_s:g} s"
         how = Ending(
             trigger=Trigger.EXPIRE,
             actor="pool",
             token=order.token,
-            error=f"the scrape {what}",
+            error=too_long(order, kind),
             reason=kind,
             overdue=True,
         )
@@ -227,13 +224,16 @@ class Runs(Endings):
             if turn is not None:
                 self._answer(turn)
         elif kind == "told":
-            host, wait_s, why = told(message)
-            now = self._core.clock.now()
-            self._core.hosts.block(host, wait_s, why)  # at once: others may be about to ask
-            # In the lane of endings, so that it is stored no later than the run's own.
-            self._core.writer.submit(lambda tx: self.host_asked(tx, host, wait_s, why, now), fast=True)
+            self.told_by(*told(message))
         else:
             self._robots(*robots(message))
+
+    def told_by(self, host: str, wait_s: float, why: str = ASKED_TO_WAIT) -> None:
+        """A host asked to be left alone for so long."""
+        now = self._core.clock.now()
+        self._core.hosts.block(host, wait_s, why)  # at once: others may be about to ask
+        # In the lane of endings, so that it is stored no later than the run's own.
+        self._core.writer.submit(lambda tx: self.host_asked(tx, host, wait_s, why, now), fast=True)
 
     def _answer(self, turn: Turn) -> None:
         """A turn for a run that asked, now or earlier."""
@@ -267,3 +267,10 @@ class Runs(Endings):
         """A worker may be free, or gone."""
         self._core.board.changed()
         self.kick()
+
+
+def too_long(order: Order, kind: str) -> str:
+    """What is wrong with a run that is `deadline`, or has stalled."""
+    if kind == "deadline":
+        return f"the scrape ran longer than {order.timeout_s:g} s"
+    return f"the scrape made no progress for {order.stall_timeout_s:g} s"

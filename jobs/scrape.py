@@ -86,7 +86,7 @@ class Claims:
         pool = self._core.pool
         if pool is None or not self._core.ready or self._core.draining:
             return 0
-        slots = pool.reserve(pool.free())
+        slots = pool.reserve(max(0, pool.free() - self._left_to_previews()))
         begun: list[int] = []
         asked: Future[list[int]] | None = None
         try:
@@ -99,6 +99,10 @@ class Claims:
             else:  # it has begun, and may still be stored
                 asked.add_done_callback(partial(self._release, slots, begun))
         return 0 if asked is None else len(asked.result())
+
+    def _left_to_previews(self) -> int:
+        """Places that are not for runs now; a worker that is the only one is for whoever comes first."""
+        return len(self._core.awaited) if self._core.settings.workers > 1 else 0
 
     def _release(self, slots: list[int], begun: list[int], asked: Future[list[int]] | None) -> None:
         """Give back what was not handed over; all of it when the claim was not stored."""

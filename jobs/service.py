@@ -72,7 +72,7 @@ class Service(Reading):
         super().__init__(core)
         self.runs = Runs(core)
         #: Listener of the pool, in front of `runs`.
-        self.previews = Previews(core, self.runs)
+        self.previews = Previews(core, self.runs, self.resolve)
         self.claims = Claims(core)
         self.timeout_check = TimeoutCheck(core, self.runs)
         #: Tick ages by loop name, filled by the daemon.
@@ -303,10 +303,8 @@ class Service(Reading):
         return answer
 
     def preview(self, *, target: str, source: str | None = None, range_: int | None = None) -> View:
-        """Scrape once and keep nothing; blocks. Raises Unusable, TooMany, StoreUnavailable, Draining."""
-        if self._core.draining:
-            raise Draining("the daemon is stopping", hint=_LATER)
-        return self.previews.scrape(self.resolve(target, source=source), range_=range_)
+        """Scrape once and keep nothing; blocks. Raises as Previews.show does."""
+        return self.previews.show(target, source=source, range_=range_)
 
     # -- ending --------------------------------------------------------------------------------------------------
 

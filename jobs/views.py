@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from errors import BadRequest
 from fsm.machine import possible
 from fsm.states import State
-from model import Post
 from store.queries import TargetRow
 
 if TYPE_CHECKING:
@@ -152,45 +151,36 @@ def sanitised(html: str, url: str) -> str:
     return nh3.clean(html, url_schemes=schemes)
 
 
-def found_post(post: Post, *, handle: str, name: str) -> View:
-    """POST as it would be shown, of one that is not kept."""
+def found(item: Any, *, source: str, handle: str, name: str) -> View:
+    """What a source gave of a post, as POST shows it; `item` is a post, kept or not."""
     return {
-        "post_text": post.text or post.title,
-        "post_url": post.url,
-        "author_name": post.author or name or handle,
-        "published_at": iso(post.published_at),
-        "title": post.title,
-        "html": sanitised(post.html, post.url),
-        "native_id": post.native_id,
-        "kind": post.kind,
-        "media": list(post.media),
+        "post_text": item.text or item.title,
+        "post_url": item.url,
+        "author_name": item.author or name,
+        "source_username": handle,
+        "source_display_name": name,
+        "source_initials": initials(name),
+        "published_at": iso(item.published_at),
+        "title": item.title,
+        "html": sanitised(item.html, item.url),
+        "native_id": item.native_id,
+        "source": source,
+        "kind": item.kind,
+        "media": list(item.media),
     }
 
 
 def post(row: Any) -> View:
     """POST of the older API, and more; `row` is a post joined with its target."""
     name = row.display_name or row.handle
-    return {
-        "id": row.id,
-        "post_number": row.id,
-        "post_text": row.text or row.title,
-        "post_url": row.url,
-        "author_name": row.author or name,
-        "source_username": row.handle,
-        "source_display_name": name,
-        "source_initials": initials(name),
-        "published_at": iso(row.published_at),
-        "title": row.title,
-        "html": sanitised(row.html, row.url),
-        "native_id": row.native_id,
+    own = {"id": row.id, "post_number": row.id}
+    kept = {
         "target_id": row.target_id,
-        "source": row.source,
-        "kind": row.kind,
-        "media": row.media,
         "version": row.version,
         "first_seen_at": iso(row.first_seen_at),
         "vanished_at": iso(row.vanished_at),
     }
+    return own | found(row, source=row.source, handle=row.handle, name=name) | kept
 
 
 def _progress(row: Any, name: str | None) -> str:

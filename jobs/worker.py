@@ -209,6 +209,8 @@ class _Pieces:
         self._piece: list[Post | Message] = []
         self._size = self._count = 0
         self.truncated = False
+        #: Posts that were (count).
+        self.cut = 0
 
     def add(self, post: Post) -> None:
         """Take a post; a text that would not fit is cut."""
@@ -223,6 +225,7 @@ class _Pieces:
             one = json_ready(post)
             one |= {"text": one["text"][:20_000], "html": one["html"][:20_000], "title": one["title"][:1000]}
             self.truncated = True
+            self.cut += 1
         if self._piece and self._size + length > PIECE_BYTES // 6:
             self.send()
         self._piece.append(one)
@@ -317,7 +320,7 @@ def _collect(order: Order, reporter: Reporter, result: Message) -> None:
         http.close()
         result |= {"fresh_s": http.fresh_s, "reached": http.reached, "moved_to": http.moved_to or ""}
     pieces.send()
-    result["truncated"] = pieces.truncated
+    result |= {"truncated": pieces.truncated, "cut": pieces.cut}
 
 
 def _let_go() -> None:

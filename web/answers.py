@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 
-from errors import BadRequest, Draining, GleandError, NotFound, Refused, StoreUnavailable, TooMany, Unusable
+from errors import BadRequest, Busy, Draining, GleandError, NotFound, Refused, StoreUnavailable, TooMany, Unusable
 from web.protocols import View
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ STATUS_CODES: dict[type[GleandError], int] = {
     Refused: 409,
     Unusable: 422,
     TooMany: 429,
+    Busy: 503,
     Draining: 503,
     StoreUnavailable: 503,
 }

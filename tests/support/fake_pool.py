@@ -147,7 +147,9 @@ class House:
         self.service = Service(self.core)
         self.pool = FakePool(size)
         self.core.pool = self.pool
-        self.pool.gone = self.service.runs.gone
+        #: What the pool tells is told here.
+        self.listener = self.service.previews
+        self.pool.gone = self.listener.gone
 
     def __enter__(self) -> House:
         self.writer.start()
@@ -217,23 +219,23 @@ class House:
             order = self.order(handle)
             host = host_of(order.target.url)
             told = {"t": "told", "token": order.token, "host": host, "wait_s": retry_after_s, "why": why}
-            self.service.runs.said(order, told)
+            self.listener.said(order, told)
         known = {"error": error, "error_is_ours": ours, "untold": not ours, "retry_after_s": retry_after_s}
         self._tell(handle, Outcome(**({"ok": False, "reached": "status" in more} | known | more)))
 
     def overdue(self, handle: str, kind: str = "deadline") -> None:
         """The pool's clock says so."""
-        self.service.runs.overdue(self.order(handle), kind)
+        self.listener.overdue(self.order(handle), kind)
         self.flush()
 
     def progress(self, handle: str, text: str = "1 posts") -> None:
-        self.service.runs.progressed(self.order(handle), text)
+        self.listener.progressed(self.order(handle), text)
 
     def _tell(self, handle: str, outcome: Outcome) -> None:
         order = self.order(handle)
         del self.pool.running[order.token]
-        self.service.runs.finished(order, outcome)
-        self.service.runs.gone(order)
+        self.listener.finished(order, outcome)
+        self.listener.gone(order)
         self.flush()
 
     def run(self, name: str, **more: Any) -> int:

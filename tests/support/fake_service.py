@@ -212,10 +212,12 @@ class FakeService:
 
     def preview(self, **asked: Any) -> Any:
         post = {"post_text": "t", "post_url": "https://a.example/1", "author_name": "A", "published_at": AT}
-        post |= {"title": "T", "native_id": "1", "html": "", "kind": "post", "media": []}
+        post |= {"title": "T", "native_id": "1", "html": "", "kind": "post", "media": [], "source": "feed"}
+        post |= {"source_username": "a", "source_display_name": "A", "source_initials": "A"}
         view = {"source": "feed", "handle": "a", "url": "", "outcome": "COMPLETED", "error": None, "duration_s": 0.1}
         view |= {"display_name": "A", "moved_to": None, "posts": [post], "posts_found": 1, "truncated": False}
-        return self._say("preview", view | {"notes": ["1 of 1 have no time"]}, **asked)
+        view |= {"notes": ["1 of 1 have no time"], "next": "to track it: gleand add a"}
+        return self._say("preview", view, **asked)
 
     def remove(self, **asked: Any) -> Any:
         return self._say("remove", {"message": "Removed A"}, **asked)

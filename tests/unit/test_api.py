@@ -14,6 +14,7 @@ from config import Settings
 from errors import (
     AlreadyRunning,
     BadRequest,
+    Busy,
     Draining,
     GuardRejected,
     InvalidTransition,
@@ -21,6 +22,7 @@ from errors import (
     Refused,
     ScrapeFailed,
     StoreUnavailable,
+    TooMany,
     Unusable,
 )
 from tests.support.fake_service import STATUS, TARGET_STATUS, USER, FakeService
@@ -474,6 +476,8 @@ def test_options_names_the_methods_and_head_sends_no_body(client: FlaskClient) -
         (InvalidTransition("x"), 409, "invalid_transition"),
         (GuardRejected("x"), 409, "guard_rejected"),
         (AlreadyRunning("x"), 409, "already_running"),
+        (TooMany("x"), 429, "too_many"),
+        (Busy("x"), 503, "busy"),
         (Draining("x"), 503, "draining"),
         (StoreUnavailable("x"), 503, "store_unavailable"),
     ],
@@ -484,7 +488,7 @@ def test_each_error_has_its_status(
     service.answers["refresh_all"] = exc
     response = client.post("/api/users/refresh-all")
     assert (response.status_code, response.json) == (status, {"error": "x", "code": code})
-    assert ("Retry-After" in response.headers) == (status == 503)
+    assert ("Retry-After" in response.headers) == (status in (429, 503))
 
 
 def test_details_of_an_error_are_told_and_cannot_hide_it(client: FlaskClient, service: FakeService) -> None:
