@@ -261,7 +261,7 @@ def show(daemon: Remote, *, target: str) -> None:
     view = daemon.call("GET", f"/api/targets/{daemon.find(target)['id']}")
     daemon.show(view)
     if not daemon.as_json:
-        names = "id source handle display_name url state phase error schedule timeout_s paused_until"
+        names = "id source handle display_name url state phase error schedule timeout_s paused_until paused_why"
         fields(view, names + " post_count added_at last_scraped next_due_at")
 
 
@@ -280,7 +280,7 @@ def status(daemon: Remote, *, target: str | None, watch: bool) -> None:
     if not daemon.as_json:
         names = "state phase worker progress error reason current_user total_users completed_users failed_users"
         names += " timed_out_users started_at deadline_at last_heartbeat last_progress_at stalled attempt next_due_at"
-        fields(view, names + " paused_until counts")
+        fields(view, names + " paused_until paused_why counts")
 
 
 def _watch(daemon: Remote, target_id: int | None) -> None:

@@ -156,6 +156,10 @@ class Daemon:
             check_interval_s=settings.check_interval_s,
         )
         self.http = HttpServer(self.flask, self.service, settings, listener=supervisor.listener())
+        self._name_loops()
+
+    def _name_loops(self) -> None:
+        """Whose ticks health looks at."""
         self.service.ticks.update(
             writer=self.writer.tick_age,
             pool=self.pool.tick_age,
@@ -289,6 +293,7 @@ def run(settings: Any, again: Callable[[], Any]) -> int:  # Any: config.Settings
     """
     gc.disable()  # what is made at the start stays: looking through it for garbage takes 35 ms
     from errors import CannotListen, GleandError
+    from jobs.process import own_what_follows
     from sources.checks import check_sources
     from store.engine import DatabaseHeld, DatabaseUnusable, lock_database
 
@@ -306,6 +311,10 @@ def run(settings: Any, again: Callable[[], Any]) -> int:  # Any: config.Settings
         return _complain(exc.message, EXIT_BUSY if isinstance(exc, DatabaseHeld) else EXIT_CONFIG)
     except OSError as exc:
         return _complain(f"the directory {settings.data_dir} cannot be used: {exc.strerror}", EXIT_CONFIG)
+    if lock is not None:
+        left = own_what_follows(lock.name if isinstance(lock.name, str) else settings.db_url)
+        if left:
+            log.warning("leftovers_killed count=%d", left)
     daemon = Daemon(settings, supervisor)
     try:
         daemon.start()

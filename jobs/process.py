@@ -6,8 +6,10 @@ Lives here: descriptors, signals, /proc. Not here: when to do any of it (the poo
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import signal
+import time
 from dataclasses import dataclass
 
 from jobs.protocol import Decoder, Message, encode
@@ -15,6 +17,10 @@ from jobs.protocol import Decoder, Message, encode
 _PR_SET_CHILD_SUBREAPER = 36
 #: Set by a worker for what it executes; found in /proc when the parents in between are gone.
 MARK = "SCRAPE_WORKER"
+#: Names the database of the daemon; whatever its workers start inherits it.
+OWNER = "SCRAPE_OWNER"
+#: How often leftovers of an earlier daemon are looked for until there are none, and how far apart (count; seconds).
+LOOKS, LOOK_S = 20, 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,15 +95,58 @@ def reap_strangers(pids: set[int]) -> None:
                 continue
 
 
+def own_what_follows(database: str) -> int:
+    """Mark what is started from here on as this database's, and kill what an earlier daemon on it left alive.
+
+    For a start, while the lock on the database is held: whoever else has the mark belongs to a daemon that is gone.
+    A process that took the mark out of its environment is not found.
+
+    Returns:
+        How many were killed.
+    """
+    owner = hashlib.sha256(database.encode()).hexdigest()[:16]
+    os.environ[OWNER] = owner
+    killed: set[int] = set()
+    for _ in range(LOOKS):
+        left = [pid for pid in _pids() if pid != os.getpid() and _has(pid, OWNER, owner) and _kill_marked(pid, owner)]
+        if not left:
+            break
+        killed.update(left)
+        time.sleep(LOOK_S)  # it may have forked meanwhile
+    return len(killed)
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _kill_marked(pid: int, owner: str) -> bool:
+    """Kill it, unless its number went to somebody else meanwhile; whether it was there."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if not _has(pid, OWNER, owner):
+            return False
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+
+
 def worker_name(pid: int) -> str:
     """What a worker calls itself, and so everything it forks: at most 15 characters."""
     return f"gw{pid}"
 
 
-def _marked(pid: int, name: str) -> bool:
+def _has(pid: int, variable: str, value: str) -> bool:
+    """Whether a process was executed with this in its environment."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as environ:
-            return f"{MARK}={name}\0".encode() in environ.read()
+            return f"{variable}={value}".encode() in environ.read().split(b"\0")
     except OSError:
         return False
 
@@ -233,7 +282,7 @@ class Child:
         for proc in procs.values():
             if proc.session == self.pid or (proc.pid, proc.started) in self._strays:
                 ours.add(proc.pid)
-            elif proc.ppid == me and not proc.zombie and (proc.name == name or _marked(proc.pid, name)):
+            elif proc.ppid == me and not proc.zombie and (proc.name == name or _has(proc.pid, MARK, name)):
                 ours.add(proc.pid)
         grown = True
         while grown:

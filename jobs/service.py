@@ -264,7 +264,7 @@ class Service(Reading):
             own = and_(_T.id == row.id, _T.state != State.RUNNING.value, _T.requested_at.is_(None))
             values = {"requested_at": self._core.clock.now(), "request_rank": 0, "request_forced": force}
             values |= {"deferred_until": None} | ({"paused_until": None, "paused_why": None} if lifts else {})
-            refusal = AlreadyRunning("its scrape was asked for already and waits for a worker", hint="wait for it")
+            refusal = AlreadyRunning("its scrape was asked for already and waits for its turn", hint="wait for it")
             refusal.details = {"refused_by": "not_queued"} | at
         if tx.conn.execute(update(s.targets).where(own).values(values)).rowcount != 1:
             raise refusal

@@ -186,7 +186,7 @@ def post(row: Any) -> View:
 def _progress(row: Any, name: str | None) -> str:
     done = row.total - row.open
     if row.active:
-        who = f"Scraping {name}" if name else "Waiting for a worker"
+        who = f"Scraping {name}" if name else "Waiting for a worker or a host"
         return f"{who} ({done} of {row.total} done)"
     if row.state == State.IDLE.value:
         return "Idle"

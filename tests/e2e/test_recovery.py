@@ -108,6 +108,26 @@ def test_workers_that_are_being_stopped_do_not_outlive_a_killed_daemon(daemon: D
     assert gone(pids) <= GONE_S
 
 
+def test_what_left_its_session_before_the_daemon_was_killed_is_gone_when_the_next_one_answers(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    other = Daemon(tmp_path / "other", default_schedule="manual", drain_timeout_s=0, **scrapers())
+    with other:
+        for one in (daemon, other):
+            if one.process is None:
+                one.start()
+            busy(one, "has_far_grandchild")
+        mine, theirs = (
+            {pid for pid, line in one.descendants().items() if "# grandchild" in line} for one in (daemon, other)
+        )
+        daemon.kill()
+        assert all(is_alive(pid) for pid in mine)  # nobody is left who could end it
+        daemon.start()
+        assert not any(is_alive(pid) for pid in mine)
+        assert all(is_alive(pid) for pid in theirs)  # those of another database are none of ours
+        assert "leftovers_killed count=1" in daemon.log
+
+
 def test_no_run_of_the_earlier_boot_is_running_when_the_first_request_is_answered(daemon: Daemon) -> None:
     daemon.start()
     (target,) = busy(daemon, "sleeps").values()
